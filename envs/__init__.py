@@ -1,0 +1,1 @@
+"""Environments, behind the contract of `envs.base`."""

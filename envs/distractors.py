@@ -1,0 +1,46 @@
+"""Distracting dimensions: fresh standard normal noise appended to every observation (TaskMet section 4.3)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from envs.base import Environment, UnsupportedEnvironment, State, Step
+
+
+class Distractors(Environment):
+    """`env` with `count` values drawn from N(0, 1) at every step.
+
+    A step's noise is the same in the next observation it stores and in the observation the next step starts from, also
+    across a reset.
+    """
+
+    def __init__(self, env: Environment, count: int):
+        if count < 0:
+            raise UnsupportedEnvironment(f"distractors is {count}; give 0 or more")
+        self._env, self._count = env, count
+        self.name = f"{env.name} with {count} distractors" if count else env.name
+        self.state_names = env.state_names
+        self.num_actions = env.num_actions
+        self.max_episode_steps = env.max_episode_steps
+
+    @property
+    def observation_size(self) -> int:
+        return self._env.observation_size + self._count
+
+    def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
+        env_key, noise_key = jax.random.split(key)
+        state, observation = self._env.reset(env_key)
+        return state, jnp.concatenate([observation, self._noise(noise_key, observation)])
+
+    def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
+        env_key, noise_key = jax.random.split(key)
+        state, step = self._env.step(env_key, state, action)
+        noise = self._noise(noise_key, step.observation)
+        return state, step._replace(
+            observation=jnp.concatenate([step.observation, noise]),
+            next_observation=jnp.concatenate([step.next_observation, noise]),
+        )
+
+    def _noise(self, key: jax.Array, like: jax.Array) -> jax.Array:
+        return jax.random.normal(key, (self._count,), like.dtype)

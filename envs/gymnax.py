@@ -1,0 +1,71 @@
+"""Environments of gymnax 1.0, by name."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from envs.base import Environment, UnsupportedEnvironment, State, Step
+
+_STATE_NAMES = {
+    "CartPole-v1": ("cart position", "cart velocity", "pole angle", "pole velocity"),
+    "Acrobot-v1": ("cos θ1", "sin θ1", "cos θ2", "sin θ2", "θ1 velocity", "θ2 velocity"),
+    "MountainCar-v0": ("position", "velocity"),
+}
+
+
+class GymnaxEnvironment(Environment):
+    """The registered gymnax environment `name` with its default parameters.
+
+
+    Raises:
+        UnsupportedEnvironment: unknown name, continuous actions, or an observation that is no vector.
+    """
+
+    def __init__(self, name: str):
+        import gymnax  # here, because importing it takes seconds
+        from gymnax.environments import spaces
+
+        if name not in gymnax.registered_envs:
+            near = difflib.get_close_matches(name, gymnax.registered_envs, n=1, cutoff=0)[0]
+            raise UnsupportedEnvironment(f"unknown environment {name!r}; the nearest registered gymnax name is {near!r}")
+        self._env, self._params = gymnax.make(name)
+        action_space = self._env.action_space(self._params)
+        if not isinstance(action_space, spaces.Discrete):
+            raise UnsupportedEnvironment(
+                f"{name} has continuous actions and this agent chooses among discrete ones; "
+                "use a soft actor-critic agent, such as brax.training.agents.sac"
+            )
+        space = self._env.observation_space(self._params)
+        shape: tuple[int, ...] | Any = getattr(space, "shape", None)
+        if not isinstance(space, spaces.Box) or shape is None or len(shape) != 1:
+            raise UnsupportedEnvironment(
+                f"{name} observes {_describe(space)} and this agent needs a vector; "
+                "wrap it in an Environment of your own that flattens it, or use an agent with a convolutional network"
+            )
+        self.name = name
+        self.num_actions = int(action_space.n)
+        self.max_episode_steps = int(self._params.max_steps_in_episode)
+        self.state_names = _STATE_NAMES.get(name, tuple(f"dimension {i}" for i in range(shape[0])))
+
+    def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
+        observation, state = self._env.reset(key, self._params)
+        return state, jnp.asarray(observation, float)
+
+    def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
+        observation, state, reward, terminated, truncated, info = self._env.step(key, state, action, self._params)
+        return state, Step(
+            observation=jnp.asarray(observation, float),
+            next_observation=jnp.asarray(info["final_observation"], float),
+            reward=jnp.asarray(reward, float),
+            terminated=jnp.asarray(terminated, bool),
+            truncated=jnp.asarray(truncated, bool),
+        )
+
+
+def _describe(space: Any) -> str:
+    shape = getattr(space, "shape", None)
+    return f"an array of shape {shape}" if shape is not None and len(shape) != 1 else f"a {type(space).__name__}"

@@ -1,0 +1,74 @@
+"""Soft double Q-learning for discrete actions (paper eqs. 9–10; van Hasselt et al. 2016 for the two heads)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mbrl_taskmet.networks import MLP
+from mbrl_taskmet.replay import Transitions
+from mbrl_taskmet.values import bellman_error, bellman_target, soft_value
+
+PyTree = Any
+
+
+class SoftQ:
+    """Two Q networks regressed to one target; the target takes the smaller target head per action, then the soft value.
+
+    Methods that learn a model see a critic only through `init`, `predict`, `target`, `error` and `loss`.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        num_actions: int,
+        hidden: Sequence[int] = (32, 32),
+        temperature: float = 0.01,
+        discount: float = 0.99,
+    ):
+        self.num_actions, self.temperature, self.discount = num_actions, temperature, discount
+        self._observation_size = observation_size
+        self._network = MLP(tuple(hidden), num_actions)
+
+    def init(self, key: jax.Array) -> PyTree:
+        """Parameters ω of both heads, stacked on a leading axis of 2. `key` is consumed."""
+        inputs = jnp.zeros(self._observation_size)
+        return jax.vmap(lambda k: self._network.init(k, inputs))(jax.random.split(key))
+
+    def action_values(self, params: PyTree, observation: jax.Array) -> jax.Array:
+        """Q_ω(s, ·) of both heads: (..., n) → (2, ..., actions)."""
+        return jax.vmap(self._network.apply, in_axes=(0, None))(params, observation)
+
+    def predict(self, params: PyTree, transitions: Transitions) -> jax.Array:
+        """Q_ω(s, a) of both heads, (2, batch)."""
+        return jnp.sum(self.action_values(params, transitions.observation) * transitions.action, axis=-1)
+
+    def target(self, target_params: PyTree, transitions: Transitions) -> jax.Array:
+        """r + γ·V_ω̄(s'), (batch,); differentiable in the transitions' reward and next observation."""
+        smaller = jnp.min(self.action_values(target_params, transitions.next_observation), axis=0)
+        value = soft_value(smaller, self.temperature)
+        return bellman_target(transitions.reward, transitions.terminated, value, self.discount)
+
+    def error(self, prediction: jax.Array, target: jax.Array) -> jax.Array:
+        """The Bellman error of predictions (2, batch) against targets (batch,), scalar."""
+        return bellman_error(prediction, target)
+
+    def loss(self, params: PyTree, target_params: PyTree, transitions: Transitions) -> jax.Array:
+        """L_task(ω) on real transitions, L_Q(ω, θ) on the model's (paper eqs. 9–10)."""
+        return self.error(self.predict(params, transitions), self.target(target_params, transitions))
+
+    def act(self, params: PyTree, key: jax.Array, observation: jax.Array) -> jax.Array:
+        """An action, int scalar, from softmax(Q(s, ·)/α) with Q the mean of the heads. `key` is consumed."""
+        logits = jnp.mean(self.action_values(params, observation), axis=0) / self.temperature
+        return jax.random.categorical(key, logits)
+
+    def explore(self, key: jax.Array) -> jax.Array:
+        """An action, int scalar, uniformly at random. `key` is consumed."""
+        return jax.random.randint(key, (), 0, self.num_actions)
+
+    def encode(self, action: jax.Array) -> jax.Array:
+        """The action as the vector (m,) that models and the replay see: one-hot."""
+        return jax.nn.one_hot(action, self.num_actions)

@@ -1,0 +1,60 @@
+"""From a configuration to a method: the one place where names become values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mbrl_taskmet.config import Config
+from mbrl_taskmet.critics import SoftQ
+from mbrl_taskmet.linear_solve import SOLVERS, Solver
+from mbrl_taskmet.methods import METHODS, Method
+from mbrl_taskmet.metric import Metric
+from mbrl_taskmet.networks import Model
+
+if TYPE_CHECKING:
+    from envs.base import Environment
+
+
+def make_method(env: Environment, config: Config) -> Method:
+    """The method that a resolved `config` describes, for the sizes of `env`."""
+    n, m = env.observation_size, env.num_actions
+    parts = {
+        "model": Model(n, m, (config.model_hidden,) * 2),
+        "critic": SoftQ(n, m, (config.q_hidden,) * 2, config.temperature, config.discount),
+        "model_optimizer": {"adam": optax.adam, "first_adam": first_adam}[config.model_optimizer](config.model_lr),
+        "critic_optimizer": optax.adam(config.critic_lr),
+        "tau": config.tau,
+    }
+    if config.critic_solver is not None:
+        parts["critic_solver"] = make_solver(config.critic_solver, config.critic_solver_steps, config.critic_damping)
+    if config.metric is not None:
+        parts |= {
+            "metric": Metric(
+                n, m, config.metric, config.metric_input, config.normalize, config.metric_floor,
+                config.metric_hidden or (), config.metric_start == "published",
+            ),
+            "metric_optimizer": optax.adam(config.metric_lr),
+            "solver": make_solver(config.solver, config.solver_steps, config.damping),
+            "l1": config.l1 * (config.batch_size if config.l1_reduction == "sum" else 1),
+            "warmup": config.metric_warmup,
+            "every": config.metric_every,
+        }  # fmt: skip
+    return METHODS[config.method](**parts)
+
+
+def make_solver(name: str, steps: int, damping: float) -> Solver:
+    """A solver by name."""
+    return SOLVERS[name](steps=steps, damping=damping)
+
+
+def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Every step as Adam's first: −lr·g/(|g| + ε), about lr·sign(g). What the published TaskMet runs did to the model."""
+
+    def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
+        return jax.tree.map(lambda g: -learning_rate * g / (jnp.abs(g) + eps), updates)
+
+    return optax.stateless(update)

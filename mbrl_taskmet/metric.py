@@ -1,0 +1,125 @@
+"""Λ_φ, the learned metric on predictions, and the loss it defines (TaskMet eq. 3 and section 3.3).
+
+    Λ ← A(φ)                       positive semi-definite: softplus for scalar and diagonal, LLᵀ for full
+    Λ ← Λ · √n / ‖diag Λ‖₂         if normalised, so that the diagonal has the identity's norm
+    Λ ← f·I + (1 − f)·Λ            a floor f ∈ [0, 1): no direction is ever forgotten, so a metric cannot collapse
+    and normalised again, which keeps the floor: the mixture's diagonal is at most √n long.
+
+A metric of one sample is an array of shape () for a scalar, (n,) for a diagonal, (n, n) for a full matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from mbrl_taskmet.networks import MLP
+
+PyTree = Any
+Kind = Literal["scalar", "diagonal", "full"]
+Input = Literal["none", "state", "state_action"]
+KINDS: tuple[Kind, ...] = ("scalar", "diagonal", "full")
+INPUTS: tuple[Input, ...] = ("none", "state", "state_action")
+
+_SOFTPLUS_OF_1 = 0.5413248546129181  # log(e − 1): softplus of it is 1
+
+
+class Metric:
+    """Λ_φ(x) on predictions of size n, given inputs x = (observation, action) or nothing.
+
+    Args:
+        size: n.
+        action_size: m, the length of an action vector.
+        kind, input: the parametrisation.
+        normalize: keep ‖diag Λ‖₂ at √n.
+        floor: f, in [0, 1).
+        hidden: layers of the network, where the metric has an input.
+        published: start as the authors' code does instead of at the identity. An unconditional diagonal then has n + m copies
+            of each parameter, all 1, summed before the softplus: it starts at about (n + m)·I and moves n + m times faster; a
+            full one starts at L = lower-triangular ones.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        action_size: int,
+        kind: Kind = "diagonal",
+        input: Input = "none",
+        normalize: bool = True,
+        floor: float = 0.0,
+        hidden: Sequence[int] = (32, 32),
+        published: bool = False,
+    ):
+        self.size, self.kind, self.input = size, kind, input
+        self.normalize, self.floor = normalize, floor
+        self._action_size = action_size
+        self._entries = {"scalar": 1, "diagonal": size, "full": size * (size + 1) // 2}[kind]
+        self._copies = size + action_size if published and kind == "diagonal" and input == "none" else 1
+        self._published = published
+        self._network = MLP(tuple(hidden), self._entries, last_scale=0.0)
+
+    def init(self, key: jax.Array) -> PyTree:
+        """Parameters φ, at the identity (or where `published` says). `key` is consumed."""
+        if self.input == "none":
+            start = self._start()
+            return jnp.tile(start[:, None], (1, self._copies)) if self._copies > 1 else start
+        inputs = jnp.zeros(self.size + (self._action_size if self.input == "state_action" else 0))
+        return self._network.init(key, inputs)
+
+    def __call__(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """Λ_φ(x) for one observation (n,) and action (m,)."""
+        matrix = self._normalized(self._semidefinite(self._raw(params, observation, action)))
+        identity = jnp.eye(self.size, dtype=matrix.dtype) if self.kind == "full" else 1.0
+        return self._normalized(self.floor * identity + (1 - self.floor) * matrix)
+
+    def diagonal(self, matrix: jax.Array) -> jax.Array:
+        """The diagonal (n,) of one metric."""
+        if self.kind == "full":
+            return jnp.diagonal(matrix)
+        return jnp.broadcast_to(matrix, (self.size,))
+
+    def squared_norm(self, matrix: jax.Array, error: jax.Array) -> jax.Array:
+        """‖z‖²_Λ = zᵀΛz of one error (n,), scalar."""
+        return error @ matrix @ error if self.kind == "full" else jnp.sum(matrix * error**2)
+
+    def loss(self, params: PyTree, observation: jax.Array, action: jax.Array, error: jax.Array) -> jax.Array:
+        """L_pred = E‖f_θ(x) − y‖²_Λφ(x) (eq. 3): (batch, n), (batch, m), (batch, n) → scalar."""
+        return jnp.mean(jax.vmap(self.squared_norm)(self.batch(params, observation, action), error))
+
+    def l1(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """E Σ_ij |Λ_ij|, the L1 penalty on the metric's output, scalar. A scalar metric counts as the matrix λI."""
+        copies = self.size if self.kind == "scalar" else 1
+        return copies * jnp.sum(jnp.abs(self.batch(params, observation, action))) / observation.shape[0]
+
+    def batch(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """Λ of every row: (batch, …)."""
+        in_axes = (None, 0, 0)
+        return jax.vmap(self, in_axes=in_axes, axis_size=observation.shape[0])(params, observation, action)
+
+    def _start(self) -> jax.Array:
+        if self.kind != "full":
+            return jnp.full(self._entries, 1.0 if self._copies > 1 else _SOFTPLUS_OF_1)
+        rows, columns = jnp.tril_indices(self.size)
+        return jnp.where((rows == columns) | self._published, 1.0, 0.0)
+
+    def _raw(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        if self.input == "none":
+            return params.sum(axis=-1) if self._copies > 1 else params
+        inputs = jnp.concatenate([observation, action]) if self.input == "state_action" else observation
+        return self._start() + self._network.apply(params, inputs)
+
+    def _semidefinite(self, raw: jax.Array) -> jax.Array:
+        if self.kind == "scalar":
+            return jax.nn.softplus(raw[0])
+        if self.kind == "diagonal":
+            return jax.nn.softplus(raw)
+        factor = jnp.zeros((self.size, self.size), raw.dtype).at[jnp.tril_indices(self.size)].set(raw)
+        return factor @ factor.T
+
+    def _normalized(self, matrix: jax.Array) -> jax.Array:
+        if not self.normalize:
+            return matrix
+        return matrix * (self.size**0.5 / jnp.linalg.norm(self.diagonal(matrix)))

@@ -1,0 +1,60 @@
+"""The networks, as the papers use them: ReLU MLPs with orthogonal weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+
+
+class MLP(nn.Module):
+    """(..., inputs) → (..., outputs): ReLU layers of `hidden` units, orthogonal √2 weights, the last layer 0.01 (Table 5)."""
+
+    hidden: Sequence[int]
+    outputs: int
+    last_scale: float = 0.01
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in self.hidden:
+            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x))
+        last = nn.initializers.orthogonal(self.last_scale) if self.last_scale else nn.initializers.zeros_init()
+        return nn.Dense(self.outputs, kernel_init=last)(x)
+
+
+class ModelParams(NamedTuple):
+    """Parameters θ of `Model`, one pytree per network."""
+
+    dynamics: PyTree
+    reward: PyTree
+
+
+class Model:
+    """f_θ: separate networks for the next observation, predicted directly, and for the reward.
+
+    Inputs are an observation (..., n) and an action as a vector (..., m), one-hot where actions are discrete.
+    """
+
+    def __init__(self, observation_size: int, action_size: int, hidden: Sequence[int]):
+        self._sizes = observation_size, action_size
+        self._dynamics = MLP(tuple(hidden), observation_size)
+        self._reward = MLP(tuple(hidden), 1)
+
+    def init(self, key: jax.Array) -> ModelParams:
+        """Parameters from `key`, which is consumed."""
+        dynamics_key, reward_key = jax.random.split(key)
+        inputs = jnp.zeros(sum(self._sizes))
+        return ModelParams(self._dynamics.init(dynamics_key, inputs), self._reward.init(reward_key, inputs))
+
+    def next_observation(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """ŝ' of shape (..., n), from the parameters `ModelParams.dynamics`."""
+        return self._dynamics.apply(params, jnp.concatenate([observation, action], axis=-1))
+
+    def reward(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """r̂ of shape (...), from the parameters `ModelParams.reward`."""
+        return self._reward.apply(params, jnp.concatenate([observation, action], axis=-1))[..., 0]

@@ -1,0 +1,192 @@
+"""The loop: environment step → replay → update, compiled in chunks, side by side over seeds.
+
+A chunk is one compiled program: a scan over the environment steps between two evaluations, then the evaluation, vmapped over
+the seeds of a device and sharded over devices. Step and seed determine every random number: nothing else is carried.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mbrl_taskmet import replay
+from mbrl_taskmet.config import Config
+from mbrl_taskmet.evaluation import evaluate
+from mbrl_taskmet.make import make_method
+from mbrl_taskmet.methods import Learner, Method
+from mbrl_taskmet.replay import Replay
+
+if TYPE_CHECKING:
+    from envs.base import Environment
+
+DIAGNOSTIC_BATCH = 2048
+
+
+class Carry(NamedTuple):
+    """Everything a seed has between two environment steps."""
+
+    key: jax.Array  # the seed's own key, never changed: step t uses fold_in(key, t)
+    learner: Learner
+    env_state: Any
+    observation: jax.Array  # (n,), what the next action sees
+    failed_step: jax.Array  # the step at which the learner turned non-finite, or −1; it is frozen from then on
+    failed_part: jax.Array  # the index in `Learner` of what turned non-finite, or −1
+    replay: Replay
+
+
+class Report(NamedTuple):
+    """What a chunk tells of each seed, at its end. Shapes are per seed; NaN where a method has no such quantity."""
+
+    episode_returns: jax.Array  # (eval_episodes,), undiscounted
+    model_mse: jax.Array  # E‖ŝ' − s'‖² over all dimensions, on a large batch of the replay
+    model_mse_state: jax.Array  # the same over the real dimensions
+    task_loss: jax.Array  # L_task(ω)
+    q_loss: jax.Array  # L_Q(ω, θ)
+    residual: jax.Array  # mean over the chunk of the implicit solve's relative residual
+    metric_diagonal: jax.Array | None  # (n,), the mean of Λ's diagonal over the batch; None without a metric
+    failed_step: jax.Array
+    failed_part: jax.Array
+
+
+class Trainer:
+    """An environment, a method and the sizes of a run, made into compiled functions of a `Carry` with a seed axis.
+
+    Args:
+        env: an `envs.base.Environment`.
+        config: a resolved configuration.
+        devices: what the seeds are spread over; all of JAX's by default.
+    """
+
+    def __init__(self, env: Environment, config: Config, devices: list[jax.Device] | None = None):
+        assert config.seeds is not None and config.steps is not None, "resolve the configuration first"
+        self.env, self.config = env, config
+        self.method: Method = make_method(env, config)
+        devices = (devices or jax.devices())[: config.seeds]
+        # Seeds that only fill up the last device are trained and dropped: their device would wait otherwise.
+        self.padded_seeds = -(-config.seeds // len(devices)) * len(devices)
+        self.sharding = NamedSharding(Mesh(np.array(devices), ("seed",)), PartitionSpec("seed"))
+        self._init = jax.jit(self._sharded(jax.vmap(self._init_seed)))
+        self._chunk = jax.jit(self._all_chunks, static_argnames="length", donate_argnums=0)
+
+    def init(self) -> Carry:
+        """The start of every seed, on its device."""
+        seeds = self.config.seed + jnp.arange(self.padded_seeds)
+        return self._init(jax.device_put(seeds, self.sharding))
+
+    def chunk(self, carry: Carry, start: int, length: int) -> tuple[Carry, Report]:
+        """Advance every seed by `length` environment steps from step `start`, then evaluate. `carry` is donated."""
+        return self._chunk(carry, jnp.int32(start), length=length)
+
+    def run(self, carry: Carry, start: int = 0) -> Iterator[tuple[int, Carry, Report]]:
+        """Chunk by chunk to the configured end: (environment steps done, carry, report without the padding).
+
+        A yielded carry is valid until the iterator is advanced.
+        """
+        assert self.config.steps is not None
+        for step in range(start, self.config.steps, self.config.eval_every):
+            carry, report = self.chunk(carry, step, self.config.eval_every)
+            yield step + self.config.eval_every, carry, jax.tree.map(lambda x: np.asarray(x)[: self.config.seeds], report)
+
+    def _init_seed(self, seed: jax.Array) -> Carry:
+        key = jax.random.fold_in(jax.random.key(0), seed)
+        key, learner_key, env_key = jax.random.split(key, 3)
+        env_state, observation = self.env.reset(env_key)
+        action = self.method.critic.encode(jnp.int32(0))
+        rows = min(self.config.replay_capacity or math.inf, self.config.steps or math.inf)
+        return Carry(
+            key=key,
+            learner=self.method.init(learner_key),
+            env_state=env_state,
+            observation=observation,
+            failed_step=jnp.int32(-1),
+            failed_part=jnp.int32(-1),
+            replay=replay.create(int(rows), observation, action, len(self.env.state_names)),
+        )
+
+    def _sharded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`(seeds' values, value common to all, …) on every device's own seeds, without communication."""
+        mesh, spec = self.sharding.mesh, self.sharding.spec
+
+        def sharded(seeds: Any, *common: Any) -> Any:
+            in_specs = (spec, *(PartitionSpec() for _ in common))
+            return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=spec, check_vma=False)(seeds, *common)
+
+        return sharded
+
+    def _all_chunks(self, carry: Carry, start: jax.Array, length: int) -> tuple[Carry, Report]:
+        return self._sharded(partial(self._vmapped_chunk, length=length))(carry, start)
+
+    def _vmapped_chunk(self, carry: Carry, start: jax.Array, length: int) -> tuple[Carry, Report]:
+        # The step is the same for all seeds and stays unbatched: branches on it stay branches, and the replay's row is
+        # written in place.
+        step = jax.vmap(self._env_step, in_axes=(0, None))
+        carry, residuals = jax.lax.scan(step, carry, start + jnp.arange(length))
+        return carry, jax.vmap(self._report, in_axes=(0, 1, None))(carry, residuals, start + length)
+
+    def _env_step(self, carry: Carry, step: jax.Array) -> tuple[Carry, jax.Array]:
+        config, critic = self.config, self.method.critic
+        act_key, explore_key, env_key, sample_key = jax.random.split(jax.random.fold_in(carry.key, step), 4)
+        action = self._explore(explore_key, step, critic.act(carry.learner.critic.params, act_key, carry.observation))
+        env_state, result = self.env.step(env_key, carry.env_state, action)
+        memory = replay.add(
+            carry.replay, step, critic.encode(action), result.reward, result.terminated, result.next_observation,
+            result.observation,
+        )  # fmt: skip
+        carry = carry._replace(env_state=env_state, observation=result.observation, replay=memory)
+
+        def learn() -> tuple[Learner, jax.Array]:
+            batch = replay.sample(memory, sample_key, step + 1, config.batch_size)
+            learner, info = self.method.update(carry.learner, batch, step)
+            return learner, info.residual
+
+        def wait() -> tuple[Learner, jax.Array]:
+            return carry.learner, jnp.full_like(result.reward, jnp.nan)
+
+        learner, residual = jax.lax.cond(step >= config.random_steps, learn, wait)
+        return _keep_finite(carry, learner, step), residual
+
+    def _explore(self, key: jax.Array, step: jax.Array, action: jax.Array) -> jax.Array:
+        """ε-greedy around `action`, and at random for the first `random_steps`."""
+        coin_key, action_key = jax.random.split(key)
+        explore = (jax.random.uniform(coin_key) < self.config.epsilon) | (step < self.config.random_steps)
+        return jnp.where(explore, self.method.critic.explore(action_key), action)
+
+    def _report(self, carry: Carry, residuals: jax.Array, step: jax.Array) -> Report:
+        method, learner = self.method, carry.learner
+        eval_key, batch_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(carry.key, step), 1))
+        batch = replay.sample(carry.replay, batch_key, step, DIAGNOSTIC_BATCH)
+        squared = jnp.mean(method.prediction_error(learner.model.params.dynamics, batch) ** 2, axis=0)
+        imagined = method.imagine(learner.model.params, batch)
+        return Report(
+            episode_returns=evaluate(
+                self.env, partial(method.critic.act, learner.critic.params), eval_key, self.config.eval_episodes
+            ),
+            model_mse=jnp.sum(squared),
+            model_mse_state=jnp.sum(squared[: len(self.env.state_names)]),
+            task_loss=method.critic.loss(learner.critic.params, learner.target_params, batch),
+            q_loss=method.critic.loss(learner.critic.params, learner.target_params, imagined),
+            residual=jnp.nanmean(residuals),
+            metric_diagonal=method.metric_diagonal(learner, batch),
+            failed_step=carry.failed_step,
+            failed_part=carry.failed_part,
+        )
+
+
+def _keep_finite(carry: Carry, learner: Learner, step: jax.Array) -> Carry:
+    """Take the new learner, or keep the last finite one for ever and remember when and what failed."""
+    sums = jnp.stack([sum((jnp.sum(x) for x in jax.tree.leaves(part)), jnp.float32(0)) for part in learner])
+    bad = ~jnp.isfinite(sums)
+    healthy = (carry.failed_step < 0) & ~bad.any()
+    first = (carry.failed_step < 0) & bad.any()
+    return carry._replace(
+        learner=jax.tree.map(lambda new, old: jnp.where(healthy, new, old), learner, carry.learner),
+        failed_step=jnp.where(first, step, carry.failed_step),
+        failed_part=jnp.where(first, jnp.argmax(bad).astype(jnp.int32), carry.failed_part),
+    )
