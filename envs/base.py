@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mbrl_taskmet.config import ConfigError
+
 State = Any
 
 
@@ -23,7 +25,7 @@ class Step(NamedTuple):
     truncated: jax.Array  # (), bool: a time limit cut it
 
 
-class UnsupportedEnvironment(ValueError):
+class UnsupportedEnvironment(ConfigError):
     """An environment that the agents cannot run; its message names the reason and the mend."""
 
 

@@ -9,11 +9,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mbrl_taskmet.linear_solve import SOLVERS
-from mbrl_taskmet.methods import METHODS
-from mbrl_taskmet.metric import INPUTS, KINDS
-
+# Names only, so that `--help` need not import JAX; tests hold them against the code that they name.
 PRESETS = ("default", "paper", "paper-code")
+METHODS = ("mle", "omd", "taskmet")
+KINDS = ("scalar", "diagonal", "full")
+INPUTS = ("none", "state", "state_action")
+SOLVERS = {  # iterations and damping unless told otherwise
+    "identity": (0, 0.0), "cg": (10, 0.0), "normal_cg": (10, 0.0), "minres": (5, 0.0), "gauss_newton": (5, 1e-3),
+    "dense": (0, 0.0), "neumann": (10, 0.0),
+}  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -33,7 +37,7 @@ class Config:
 
     preset: str = option("default", "default: what learns best for its cost; paper: the published setting; "
                          "paper-code: with the accidents of the authors' code as well", choices=PRESETS)  # fmt: skip
-    method: str = option("taskmet", "way of learning the model", choices=tuple(METHODS))
+    method: str = option("taskmet", "way of learning the model", choices=METHODS)
     steps: int | None = option(None, "environment steps of each seed")
     seeds: int | None = option(None, "number of seeds, trained side by side")
     seed: int = option(0, "number of the first seed")
@@ -221,11 +225,11 @@ def _preset(config: Config, noisy: bool) -> dict[str, Any]:
         "l1": 0.0,
         "l1_reduction": "mean",
         "solver": solver,
-        "solver_steps": SOLVERS[solver]().steps,
-        "damping": SOLVERS[solver]().damping,
+        "solver_steps": SOLVERS[solver][0],
+        "damping": SOLVERS[solver][1],
         "critic_solver": critic_solver,
-        "critic_solver_steps": SOLVERS[critic_solver]().steps,
-        "critic_damping": SOLVERS[critic_solver]().damping,
+        "critic_solver_steps": SOLVERS[critic_solver][0],
+        "critic_damping": SOLVERS[critic_solver][1],
         "model_optimizer": "adam",
     }
     if config.preset == "paper-code":

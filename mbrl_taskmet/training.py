@@ -7,6 +7,7 @@ the seeds of a device and sharded over devices. Step and seed determine every ra
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,6 +56,32 @@ class Report(NamedTuple):
     failed_part: jax.Array
 
 
+class Result(NamedTuple):
+    """A finished run. S seeds, T evaluations."""
+
+    steps: np.ndarray  # (T,), environment steps of each seed at an evaluation
+    returns: np.ndarray  # (S, T), mean undiscounted return of an evaluation
+    reports: Report  # every figure of `Report`, each (S, T, …)
+    learner: Learner  # what was learned, each leaf (S, …)
+
+
+def train(env: Environment, config: Config) -> Result:
+    """Train every seed of `config` on `env` and return arrays; nothing is written.
+
+    Raises:
+        ConfigError: the configuration cannot work.
+    """
+    trainer = Trainer(env, config.resolve(noisy=env.observation_size > len(env.state_names)))
+    steps, reports = [], []
+    carry = trainer.init()
+    for step, carry, report in trainer.run(carry):
+        steps.append(step)
+        reports.append(report)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *reports)
+    learner = jax.tree.map(lambda x: np.asarray(x)[: trainer.config.seeds], carry.learner)
+    return Result(np.array(steps), stacked.episode_returns.mean(axis=-1), stacked, learner)
+
+
 class Trainer:
     """An environment, a method and the sizes of a run, made into compiled functions of a `Carry` with a seed axis.
 
@@ -73,16 +100,25 @@ class Trainer:
         self.padded_seeds = -(-config.seeds // len(devices)) * len(devices)
         self.sharding = NamedSharding(Mesh(np.array(devices), ("seed",)), PartitionSpec("seed"))
         self._init = jax.jit(self._sharded(jax.vmap(self._init_seed)))
-        self._chunk = jax.jit(self._all_chunks, static_argnames="length", donate_argnums=0)
+        self._chunk: Any = jax.jit(self._sharded(self._all_seeds), donate_argnums=0)
 
     def init(self) -> Carry:
         """The start of every seed, on its device."""
-        seeds = self.config.seed + jnp.arange(self.padded_seeds)
-        return self._init(jax.device_put(seeds, self.sharding))
+        with jax.enable_x64(self.config.x64):
+            seeds = self.config.seed + jnp.arange(self.padded_seeds, dtype=jnp.int32)
+            return self._init(jax.device_put(seeds, self.sharding))
 
-    def chunk(self, carry: Carry, start: int, length: int) -> tuple[Carry, Report]:
-        """Advance every seed by `length` environment steps from step `start`, then evaluate. `carry` is donated."""
-        return self._chunk(carry, jnp.int32(start), length=length)
+    def chunk(self, carry: Carry, start: int) -> tuple[Carry, Report]:
+        """Advance every seed from step `start` by the steps between two evaluations, then evaluate. `carry` is donated."""
+        with jax.enable_x64(self.config.x64):
+            return self._chunk(carry, jnp.int32(start))
+
+    def compile(self, carry: Carry) -> float:
+        """Compile the chunk ahead of its first use; seconds taken."""
+        begin = time.monotonic()
+        with jax.enable_x64(self.config.x64):
+            self._chunk = self._chunk.lower(carry, jnp.int32(0)).compile()
+        return time.monotonic() - begin
 
     def run(self, carry: Carry, start: int = 0) -> Iterator[tuple[int, Carry, Report]]:
         """Chunk by chunk to the configured end: (environment steps done, carry, report without the padding).
@@ -91,7 +127,7 @@ class Trainer:
         """
         assert self.config.steps is not None
         for step in range(start, self.config.steps, self.config.eval_every):
-            carry, report = self.chunk(carry, step, self.config.eval_every)
+            carry, report = self.chunk(carry, step)
             yield step + self.config.eval_every, carry, jax.tree.map(lambda x: np.asarray(x)[: self.config.seeds], report)
 
     def _init_seed(self, seed: jax.Array) -> Carry:
@@ -120,14 +156,12 @@ class Trainer:
 
         return sharded
 
-    def _all_chunks(self, carry: Carry, start: jax.Array, length: int) -> tuple[Carry, Report]:
-        return self._sharded(partial(self._vmapped_chunk, length=length))(carry, start)
-
-    def _vmapped_chunk(self, carry: Carry, start: jax.Array, length: int) -> tuple[Carry, Report]:
+    def _all_seeds(self, carry: Carry, start: jax.Array) -> tuple[Carry, Report]:
         # The step is the same for all seeds and stays unbatched: branches on it stay branches, and the replay's row is
         # written in place.
         step = jax.vmap(self._env_step, in_axes=(0, None))
-        carry, residuals = jax.lax.scan(step, carry, start + jnp.arange(length))
+        length = self.config.eval_every
+        carry, residuals = jax.lax.scan(step, carry, start + jnp.arange(length, dtype=jnp.int32))
         return carry, jax.vmap(self._report, in_axes=(0, 1, None))(carry, residuals, start + length)
 
     def _env_step(self, carry: Carry, step: jax.Array) -> tuple[Carry, jax.Array]:

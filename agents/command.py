@@ -1,0 +1,153 @@
+"""The command of an agent: train with progress, records and checkpoints, or resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.options import parse
+from agents.rundir import Run, new_run, resumed_run
+from mbrl_taskmet.config import ConfigError
+
+if TYPE_CHECKING:
+    from envs.base import Environment
+    from mbrl_taskmet.recording import Recorder, Row
+
+MAX_CPU_DEVICES = 64
+
+
+def main(environment: str, argv: list[str] | None = None) -> int:
+    """Run the agent for the gymnax environment `environment`; the exit code is 0, 2 for bad input, 130 after Ctrl-C."""
+    try:
+        options = parse(environment, argv)
+        run = (resumed_run if options.resume else new_run)(environment, options)
+        env = _prepare(run)
+        return _train(run, env, options.checkpoint_share)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _prepare(run: Run) -> Environment:
+    """Set JAX up, make the environment, see that the run fits, and make its directory."""
+    import jax
+
+    # Each seed is a device of its own on a CPU: its small matrix products run faster alone than batched, and the operating
+    # system spreads the devices over the cores.
+    jax.config.update("jax_num_cpu_devices", min(run.config.seeds or 1, MAX_CPU_DEVICES))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "mbrl_taskmet"))
+
+    from envs.distractors import Distractors
+    from envs.gymnax import GymnaxEnvironment
+    from mbrl_taskmet.memory import check_memory, gigabytes, required_bytes
+
+    env = Distractors(GymnaxEnvironment(run.environment), run.distractors)
+    required = required_bytes(env, run.config)
+    check_memory(required, env)
+    try:
+        run.directory.mkdir(parents=True, exist_ok=run.resumed)
+        probe = run.directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{run.directory} cannot be written ({error.strerror}); give another --logdir") from None
+    print(f"{run.directory}: {run.config.method} on {env.name}, {run.config.seeds} seed(s), {run.config.steps} steps, "
+          f"needs about {gigabytes(required)}", flush=True)  # fmt: skip
+    return env
+
+
+def _train(run: Run, env: Environment, checkpoint_share: float) -> int:
+    from mbrl_taskmet.checkpoint import Checkpoints
+    from mbrl_taskmet.recording import Recorder, write_json
+    from mbrl_taskmet.training import Trainer
+
+    config, directory = run.config, run.directory
+    trainer = Trainer(env, config)
+    checkpoints = Checkpoints(directory / "checkpoints", trainer, checkpoint_share)
+    if run.resumed:
+        start, carry = checkpoints.restore()
+    else:
+        start, carry = 0, trainer.init()
+    write_json(directory / "config.json", run.to_json())
+    checkpoints.save(start, carry)
+    recorder = Recorder(directory, resume_at=start if run.resumed else None)
+    compile_seconds = trainer.compile(carry) if start < config.steps else None
+    stopped = _Interrupt()
+    for step, carry, rows in _chunks(run, env, trainer, recorder, carry, start):
+        recorder.write(rows)
+        if step == config.steps or stopped or checkpoints.due():
+            checkpoints.save(step, carry)
+        if stopped and step < config.steps:
+            recorder.close()
+            print(f"stopped at step {step}; to go on: {sys.executable} -m {_module()} --resume {directory}", file=sys.stderr)
+            return 130
+    recorder.close()
+    return _finish(run, env, recorder.rows, compile_seconds)
+
+
+def _chunks(run: Run, env: Environment, trainer: Any, recorder: Recorder, carry: Any, start: int) -> Any:
+    """The trainer's chunks as rows, with a progress bar if the output is a terminal, and failures reported once."""
+    from tqdm import tqdm
+
+    from mbrl_taskmet.recording import rows_of
+
+    begin = last = time.monotonic()
+    before = recorder.rows[-1]["wall_seconds"] if recorder.rows else 0.0
+    failed = {row["seed"] for row in recorder.rows if "failure" in row}
+    chunk = trainer.config.eval_every
+    with tqdm(total=run.config.steps, initial=start, unit="step", disable=None, dynamic_ncols=True) as bar:
+        for step, new_carry, report in trainer.run(carry, start):
+            now = time.monotonic()
+            speed, last = chunk * trainer.config.seeds / (now - last), now
+            rows = rows_of(report, step, trainer.config.seed, env.state_names, before + now - begin, speed)
+            for row in rows:
+                if "failure" in row and row["seed"] not in failed:
+                    failed.add(row["seed"])
+                    bar.write(f"seed {row['seed']}: {row['failure']}; its last finite state is kept and the others go on; "
+                              "a smaller --model-lr or --metric-lr may help", file=sys.stderr)  # fmt: skip
+            bar.set_postfix_str(f"return {report.episode_returns.mean():.1f}, "
+                                f"model error {report.model_mse_state.mean():.2g}, {speed:.0f} steps/s", refresh=False)  # fmt: skip
+            bar.update(chunk)
+            yield step, new_carry, rows
+
+
+def _finish(run: Run, env: Environment, rows: list[Row], compile_seconds: float | None) -> int:
+    from agents.summary import summarize
+    from mbrl_taskmet.plotting import plot_run
+    from mbrl_taskmet.recording import write_json
+
+    summary = summarize(run, rows, compile_seconds)
+    write_json(run.directory / "summary.json", summary)
+    plot_run(rows, env.state_names, f"{run.config.method} on {env.name}", run.directory / "curves.png")
+    interval = summary["ci95"]
+    spread = f", 95 % interval {interval[0]:.1f} to {interval[1]:.1f}" if interval else ""
+    print(f"final return {summary['mean']:.1f}{spread} over {run.config.seeds} seed(s), "
+          f"{summary['steps_per_second']:.0f} steps per second")  # fmt: skip
+    print(f"curves: {run.directory / 'curves.png'}    tensorboard --logdir {run.directory / 'tensorboard'}")
+    return 0
+
+
+class _Interrupt:
+    """True after the first Ctrl-C, so that the chunk under way can end; a second one interrupts as usual."""
+
+    def __init__(self) -> None:
+        self._caught = False
+        signal.signal(signal.SIGINT, self._catch)
+
+    def __bool__(self) -> bool:
+        return self._caught
+
+    def _catch(self, *_: Any) -> None:
+        self._caught = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nstopping at the next evaluation; Ctrl-C again to stop at once", file=sys.stderr)
+
+
+def _module() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else "agents.cartpole"

@@ -1,0 +1,52 @@
+"""`summary.json`: what a run came to, from its rows."""
+
+from __future__ import annotations
+
+import platform
+import statistics as standard
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+
+from agents.rundir import Run
+from mbrl_taskmet.recording import Row
+from mbrl_taskmet.statistics import ci95, iqm, mean
+
+_PACKAGES = ("mbrl-taskmet", "jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "numpy")
+
+
+def summarize(run: Run, rows: list[Row], compile_seconds: float | None) -> dict[str, Any]:
+    """The contents of `summary.json`. Lists are per seed; final means at the last evaluation.
+
+    `compile_seconds` is None where nothing was left to compile.
+    """
+    last = [row for row in rows if row["step"] == rows[-1]["step"]]
+    returns = [row["eval/return"] for row in last]
+    device = jax.devices()[0]
+    return {
+        "config": run.to_json(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": len(jax.devices()),
+                   "machine": platform.machine()},
+        "seeds": [row["seed"] for row in last],
+        "env_steps": last[0]["step"],
+        "final_return": returns,
+        "mean": mean(returns),
+        "iqm": iqm(returns),
+        "ci95": ci95(returns),
+        "model_mse": [row["train/model_mse"] for row in last],
+        "model_mse_state": [row["train/model_mse_state"] for row in last],
+        "metric_diagonal": [row.get("metric/diagonal") for row in last],
+        "failures": {str(row["seed"]): row["failure"] for row in last if "failure" in row},
+        "steps_per_second": standard.median(row["time/steps_per_second"] for row in rows),
+        "compile_seconds": compile_seconds,
+        "wall_seconds": rows[-1]["wall_seconds"],
+    }  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

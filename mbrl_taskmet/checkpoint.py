@@ -1,0 +1,172 @@
+"""Checkpoints of a run, with orbax: the whole carry, and the replay in blocks that are each written once.
+
+    checkpoints/state/<step>/       everything but the replay's rows; the last few are kept
+    checkpoints/replay/<a>-<b>/     the replay's rows of environment steps a … b − 1
+
+Orbax writes a directory aside and renames it, so a kill in the middle leaves the previous checkpoint whole. Seeds that only
+fill up a device are not saved: a run may go on with another number of devices.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbrl_taskmet.config import ConfigError
+from mbrl_taskmet.replay import Replay
+from mbrl_taskmet.training import Carry, Trainer
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        directory: where they are, created if need be.
+        trainer: the run they belong to.
+        share: the largest part of the run's time that `due` lets checkpoints take.
+        keep: how many are kept.
+    """
+
+    def __init__(self, directory: Path, trainer: Trainer, share: float = 0.03, keep: int = 3):
+        import orbax.checkpoint as ocp  # here, because importing it takes long
+
+        self._trainer, self._share = trainer, share
+        self._blocks = directory.absolute() / "replay"
+        self._blocks.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(directory.absolute() / "state", options=options)
+        self._saved_steps = [int(block.name.split("-")[1]) for block in self._find_blocks()]
+        self._args, self._checkpointer = ocp.args, ocp.StandardCheckpointer()
+        self._cost, self._last = 0.0, time.monotonic()
+
+    @property
+    def latest(self) -> int | None:
+        """The environment step of the newest checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def due(self) -> bool:
+        """Whether enough time has passed since the last checkpoint to pay for another."""
+        return time.monotonic() - self._last >= self._cost / self._share
+
+    def save(self, step: int, carry: Carry) -> None:
+        """Write the carry after `step` environment steps, and the replay's rows since the last checkpoint."""
+        if step == self.latest:
+            return
+        begin = time.monotonic()
+        rows = carry.replay.reward.shape[1]
+        first = max(self._saved_steps[-1] if self._saved_steps else 0, step - rows + 1)
+        if first < step:
+            block = _rows(carry.replay, jnp.arange(first, step) % rows)
+            self._write_block(f"{first}-{step}", self._to_host(block._asdict()))
+        self._manager.save(step, args=self._args.StandardSave(self._to_host(_named(carry._replace(replay=()))[0])))
+        self._drop_blocks(step, rows)
+        self._last = time.monotonic()
+        self._cost = self._last - begin
+
+    def restore(self) -> tuple[int, Carry]:
+        """The newest checkpoint: (environment steps done, carry on its devices). Anything written after it is removed.
+
+        Raises:
+            ConfigError: there is none, it is damaged, or it belongs to another configuration.
+        """
+        step = self.latest
+        if step is None:
+            raise ConfigError(f"{self._blocks.parent} holds no checkpoint; give the directory of a run to --resume")
+        carry = self._trainer.init()
+        names, structure = _named(carry._replace(replay=()))
+        try:
+            saved = self._manager.restore(step, args=self._args.StandardRestore())
+            blocks = [self._read_block(block) for block in self._find_blocks() if _span(block)[1] <= step]
+        except Exception as error:  # orbax raises whatever its storage does
+            reason = " ".join(str(error).split())[:120]
+            raise ConfigError(
+                f"the checkpoint at step {step} in {self._blocks.parent} is damaged ({reason}); "
+                f"remove {self._blocks.parent / 'state' / str(step)} to go on from the one before"
+            ) from None
+        seeds = self._trainer.config.seeds
+        for name, like in names.items():
+            if name not in saved or saved[name].shape != (seeds, *like.shape[1:]) or saved[name].dtype != like.dtype:
+                raise ConfigError(f"the checkpoint in {self._blocks.parent} does not fit its configuration at {name}; "
+                                  "resume it with the config.json it was written with")  # fmt: skip
+        leaves = [self._to_device(saved[name]) for name in names]
+        restored = _unnamed(structure, leaves)
+        memory = self._fill(carry.replay, blocks, restored, step)
+        for block in self._find_blocks():
+            if _span(block)[1] > step:
+                shutil.rmtree(block)
+        self._saved_steps = [_span(block)[1] for block in self._find_blocks()]
+        return step, restored._replace(replay=memory)
+
+    def _fill(self, memory: Replay, blocks: list[tuple[int, int, Replay]], carry: Carry, step: int) -> Replay:
+        rows = memory.reward.shape[1]
+        write = jax.jit(_set_rows, donate_argnums=0)
+        for first, last, block in blocks:
+            keep = max(first, step - rows + 1)
+            if keep < last:
+                values = jax.tree.map(lambda x, skip=keep - first: self._to_device(x[:, skip:]), block)
+                memory = write(memory, jnp.arange(keep, last) % rows, values)
+        current = memory.observation.at[:, step % rows].set(carry.observation)
+        return memory._replace(observation=jax.device_put(current, self._trainer.sharding))
+
+    def _to_host(self, arrays: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+        return {name: np.asarray(array)[: self._trainer.config.seeds] for name, array in arrays.items()}
+
+    def _to_device(self, array: np.ndarray) -> jax.Array:
+        filling = [(0, self._trainer.padded_seeds - array.shape[0])] + [(0, 0)] * (array.ndim - 1)
+        return jax.device_put(np.pad(array, filling, mode="edge"), self._trainer.sharding)
+
+    def _find_blocks(self) -> list[Path]:
+        done = [block for block in self._blocks.iterdir() if block.name.replace("-", "").isdigit()]
+        return sorted(done, key=_span)
+
+    def _write_block(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        self._checkpointer.save(self._blocks / name, arrays, force=True)
+        self._checkpointer.wait_until_finished()
+        self._saved_steps.append(_span(self._blocks / name)[1])
+
+    def _read_block(self, block: Path) -> tuple[int, int, Replay]:
+        return (*_span(block), Replay(**self._checkpointer.restore(block)))
+
+    def _drop_blocks(self, step: int, rows: int) -> None:
+        """Remove the blocks that no kept checkpoint needs any more."""
+        oldest = min([*self._manager.all_steps(), step])
+        for block in self._find_blocks():
+            if _span(block)[1] <= oldest - rows + 1:
+                shutil.rmtree(block)
+
+
+def _span(block: Path) -> tuple[int, int]:
+    first, last = block.name.split("-")
+    return int(first), int(last)
+
+
+@jax.jit
+def _rows(memory: Replay, rows: jax.Array) -> Replay:
+    return jax.tree.map(lambda x: x[:, rows], memory)
+
+
+def _set_rows(memory: Replay, rows: jax.Array, values: Replay) -> Replay:
+    return jax.tree.map(lambda x, new: x.at[:, rows].set(new), memory, values)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _named(carry: Any) -> tuple[dict[str, jax.Array], Any]:
+    """Leaves by their path, random keys as the integers they are, and what `_unnamed` needs to undo it."""
+    paths, structure = jax.tree_util.tree_flatten_with_path(carry)
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
+    keys = [_is_key(leaf) for leaf in leaves.values()]
+    return {n: jax.random.key_data(x) if _is_key(x) else x for n, x in leaves.items()}, (structure, keys)
+
+
+def _unnamed(structure: Any, leaves: list[jax.Array]) -> Any:
+    tree, keys = structure
+    return jax.tree.unflatten(tree, [jax.random.wrap_key_data(x) if key else x for x, key in zip(leaves, keys, strict=True)])

@@ -1,0 +1,150 @@
+"""What a run leaves behind: `metrics.jsonl`, the record, and TensorBoard event files, a view of it.
+
+A row of `metrics.jsonl` is one evaluation of one seed. Its keys are the TensorBoard tags; a list becomes a histogram. Because
+the event files are made from the rows alone, resuming rewrites them without a gap or a double line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbrl_taskmet.methods import Learner
+from mbrl_taskmet.training import Report
+
+Row = dict[str, Any]
+
+
+def rows_of(report: Report, step: int, first_seed: int, state_names: tuple[str, ...], seconds: float, speed: float) -> list[Row]:
+    """One row per seed.
+
+    Args:
+        step: environment steps of each seed so far.
+        seconds: the run's wall time so far.
+        speed: environment steps of all seeds together, per second, in the last chunk.
+    """
+    rows = []
+    for i in range(len(report.model_mse)):
+        row = {
+            "step": step,
+            "seed": first_seed + i,
+            "eval/return": report.episode_returns[i].mean(),
+            "train/model_mse": report.model_mse[i],
+            "train/model_mse_state": report.model_mse_state[i],
+            "train/task_loss": report.task_loss[i],
+            "train/q_loss": report.q_loss[i],
+            "solver/residual": report.residual[i],
+            "time/steps_per_second": speed,
+            "wall_time": time.time(),
+            "wall_seconds": seconds,
+        }
+        if report.metric_diagonal is not None:
+            diagonal, real = report.metric_diagonal[i], len(state_names)
+            row |= {f"metric/{name}": value for name, value in zip(state_names, diagonal[:real], strict=True)}
+            if len(diagonal) > real:
+                row["metric/distractors_mean"] = diagonal[real:].mean()
+            row["metric/diagonal"] = diagonal
+        if report.failed_step[i] >= 0:
+            row["failure"] = failure(report, i)
+        rows.append({key: _finite(value) for key, value in row.items()})
+    return rows
+
+
+def failure(report: Report, index: int) -> str:
+    """Which quantity of a seed turned non-finite, and when."""
+    part = Learner._fields[int(report.failed_part[index])]
+    return f"the parameters of {part} turned non-finite at step {int(report.failed_step[index])}"
+
+
+class Recorder:
+    """Writes rows to `directory`, from the start or after those that are there.
+
+    Args:
+        resume_at: keep the rows up to this environment step and drop later ones, which a kill may have left.
+    """
+
+    def __init__(self, directory: Path, resume_at: int | None = None):
+        from tensorboardX import SummaryWriter
+
+        self._path = directory / "metrics.jsonl"
+        kept = [row for row in read_rows(directory) if row["step"] <= resume_at] if resume_at is not None else []
+        self.rows: list[Row] = kept
+        _write_atomically(self._path, "".join(map(_line, kept)))
+        shutil.rmtree(directory / "tensorboard", ignore_errors=True)
+        self._make_writer = lambda seed: SummaryWriter(str(directory / "tensorboard" / f"seed_{seed}"), flush_secs=10)
+        self._writers: dict[int, Any] = {}
+        self._show(kept)
+
+    def write(self, rows: list[Row]) -> None:
+        """Append rows, to disk before returning."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(map(_line, rows))
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows += rows
+        self._show(rows)
+
+    def close(self) -> None:
+        """Finish the event files."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def _show(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            writer = self._writers.setdefault(row["seed"], None) or self._make_writer(row["seed"])
+            self._writers[row["seed"]] = writer
+            for tag, value in row.items():
+                if "/" not in tag or value is None:
+                    continue
+                if isinstance(value, list):
+                    finite = np.array([x for x in value if x is not None])
+                    writer.add_histogram(tag, finite, row["step"], walltime=row["wall_time"])
+                else:
+                    writer.add_scalar(tag, value, row["step"], walltime=row["wall_time"])
+
+
+def read_rows(directory: Path) -> list[Row]:
+    """The rows of a run; a last line that a kill cut short is left out."""
+    path = directory / "metrics.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` whole or not at all; numbers that are not finite become null."""
+    _write_atomically(path, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    aside = path.with_suffix(path.suffix + ".part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON values, with null for NaN and infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
+        return [_finite(item) for item in value]
+    if isinstance(value, (np.floating, np.ndarray, float)):
+        # nine significant digits tell any two float32 apart
+        return float(f"{float(value):.9g}") if math.isfinite(float(value)) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,207 @@
+"""Every linear solver against the dense answer, against textbook iterations and against jaxopt and scipy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import jaxopt.linear_solve
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+from jax.flatten_util import ravel_pytree
+
+from mbrl_taskmet.linear_solve import CG, SOLVERS, Dense, GaussNewton, Identity, Minres, Neumann, NormalCG, Solution, Solver
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+DEFINITE = (1.0, 1.3, 1.7, 2.0, 2.6, 3.0)
+INDEFINITE = (-2.0, -1.0, -0.7, 0.8, 1.5, 3.0)
+SINGULAR = (-2.0, -1.0, 0.0, 0.8, 1.5, 3.0)
+
+# Six unknowns: six Krylov steps are exact but for rounding, two more let it settle. Neumann contracts by 1 − 0.4·1 a step.
+CONVERGED: dict[str, Solver] = {
+    "cg": CG(8),
+    "gauss_newton": GaussNewton(8, damping=0.0),
+    "normal_cg": NormalCG(8),
+    "minres": Minres(8),
+    "dense": Dense(),
+    "neumann": Neumann(80, step_size=0.4),
+}
+FOR_INDEFINITE = ("normal_cg", "minres", "dense")
+TRUNCATED = {name: solver(steps=3) for name, solver in SOLVERS.items()}
+
+
+def matrix(eigenvalues: Sequence[float], seed: int = 0) -> jax.Array:
+    """A symmetric matrix with these eigenvalues."""
+    vectors, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(eigenvalues),) * 2))
+    return jnp.array(vectors * np.array(eigenvalues) @ vectors.T)
+
+
+def vector(size: int, seed: int = 1) -> jax.Array:
+    return jnp.array(np.random.default_rng(seed).normal(size=size))
+
+
+def solve(solver: Solver, h: jax.Array, g: jax.Array) -> Solution:
+    return solver(lambda v: h @ v, g)
+
+
+def damped(solver: Solver, damping: float) -> Solver:
+    return type(solver)(**{**vars(solver), "damping": damping})
+
+
+def test_the_cases_cover_every_solver() -> None:
+    assert {*CONVERGED, "identity"} == set(SOLVERS)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.5])
+@pytest.mark.parametrize("name", CONVERGED)
+def test_solves_a_definite_system(name: str, damping: float) -> None:
+    h, g = matrix(DEFINITE), vector(6)
+    solution = solve(damped(CONVERGED[name], damping), h, g)
+    # condition number 3: rounding stays near 1e-15, and Neumann's 0.6^81 is 1e-18
+    np.testing.assert_allclose(solution.value, np.linalg.solve(h + damping * np.eye(6), g), rtol=1e-10)
+    assert solution.residual < 1e-10
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+@pytest.mark.parametrize("name", FOR_INDEFINITE)
+def test_solves_an_indefinite_system(name: str, damping: float) -> None:
+    h, g = matrix(INDEFINITE), vector(6)
+    solution = solve(damped(CONVERGED[name], damping), h, g)
+    # condition number at most 8; normal equations square it
+    np.testing.assert_allclose(solution.value, np.linalg.solve(h + damping * np.eye(6), g), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", FOR_INDEFINITE)
+def test_gives_the_shortest_solution_of_a_consistent_singular_system(name: str) -> None:
+    h = matrix(SINGULAR)
+    g = h @ vector(6)
+    solution = solve(CONVERGED[name], h, g)
+    np.testing.assert_allclose(solution.value, np.linalg.pinv(h, rcond=1e-10) @ g, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["normal_cg", "dense"])
+def test_gives_the_least_squares_solution_of_an_inconsistent_system(name: str) -> None:
+    h, g = matrix(SINGULAR), vector(6)
+    truth = np.linalg.pinv(h, rcond=1e-10) @ g
+    solution = solve(CONVERGED[name], h, g)
+    np.testing.assert_allclose(solution.value, truth, rtol=1e-8, atol=1e-10)
+    assert solution.residual == pytest.approx(np.linalg.norm(g - h @ truth) / np.linalg.norm(g), rel=1e-8)
+
+
+def test_minres_beyond_the_krylov_space_of_an_inconsistent_system_stays_bounded() -> None:
+    h, g = matrix(SINGULAR), vector(6)
+    least = np.linalg.norm(g - h @ (np.linalg.pinv(h, rcond=1e-10) @ g))
+    solution = solve(Minres(8), h, g)
+    # any least-squares solution is right; an iteration that divides by a rounding error is off by orders of magnitude
+    assert np.linalg.norm(g - h @ solution.value) == pytest.approx(least, rel=1e-6)
+    assert np.linalg.norm(solution.value) < 1e3
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.4])
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_the_residual_is_that_of_the_returned_value(name: str, damping: float) -> None:
+    h, g = matrix(INDEFINITE), vector(6)
+    solution = solve(damped(TRUNCATED[name], damping), h, g)
+    truth = np.linalg.norm(g - (h + damping * np.eye(6)) @ solution.value) / np.linalg.norm(g)
+    assert solution.residual == pytest.approx(float(truth), rel=1e-9, abs=1e-12)  # a recursion of three steps
+
+
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_a_pytree_is_solved_as_its_flat_vector(name: str) -> None:
+    tree = {"weights": vector(4).reshape(2, 2), "rest": (vector(1, seed=2), jnp.array(0.3))}
+    flat, unravel = ravel_pytree(tree)
+    h = matrix(DEFINITE)
+    solution = TRUNCATED[name](lambda v: unravel(h @ ravel_pytree(v)[0]), tree)
+    assert jax.tree.map(jnp.shape, solution.value) == jax.tree.map(jnp.shape, tree)
+    np.testing.assert_allclose(ravel_pytree(solution.value)[0], solve(TRUNCATED[name], h, flat).value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_products_counts_the_products_spent(name: str) -> None:
+    h, g = matrix(DEFINITE), vector(6)
+    calls: list[None] = []
+
+    def product(v: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda _: calls.append(None), v[0])  # runs once per loop step and per row of a vmap
+        return h @ v
+
+    solution = TRUNCATED[name](product, g)
+    jax.block_until_ready(solution.value)
+    jax.effects_barrier()
+    residual_only = 1 if name == "identity" else 0  # documented: "residual excluded"
+    assert len(calls) == solution.products + residual_only
+
+
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_a_zero_right_hand_side_gives_zero(name: str) -> None:
+    solution = solve(TRUNCATED[name], matrix(INDEFINITE), jnp.zeros(6))
+    np.testing.assert_array_equal(solution.value, np.zeros(6))
+    assert solution.residual == 0
+
+
+@pytest.mark.parametrize("name", CONVERGED)
+def test_the_gradient_through_a_converged_solver_is_the_inverse(name: str) -> None:
+    h, g, c = matrix(DEFINITE), vector(6), vector(6, seed=3)
+    exact = {"cg": CG(6), "gauss_newton": GaussNewton(6, damping=0.0), "normal_cg": NormalCG(6), "minres": Minres(6)}
+    solver = exact.get(name, CONVERGED[name])
+    by_h, by_g = jax.grad(lambda h, g: c @ solve(solver, h, g).value, argnums=(0, 1))(h, g)
+    left, u = np.linalg.solve(h, c), np.linalg.solve(h, g)
+    # d(cᵀH⁻¹g) = (H⁻¹c)ᵀ(dg − dH u); symmetric part only, since a solver may use H's symmetry. Last steps divide by the
+    # rounding-prone last residuals, which costs about half the digits.
+    np.testing.assert_allclose(by_g, left, rtol=1e-6)
+    np.testing.assert_allclose(by_h + by_h.T, -np.outer(left, u) - np.outer(u, left), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_normal_cg_is_cg_on_the_squared_matrix(steps: int) -> None:
+    h, g = matrix(np.linspace(-2.0, 3.0, 20)), vector(20)
+    squared, u, r = h @ h, np.zeros(20), h @ g
+    p = r
+    for _ in range(steps):
+        length = r @ r / (p @ squared @ p)
+        u, new = u + length * p, r - length * squared @ p
+        r, p = new, new + new @ new / (r @ r) * p
+    solution = solve(NormalCG(steps), h, g)
+    np.testing.assert_allclose(solution.value, u, rtol=1e-10, atol=1e-11)  # rounding grows a hundredfold a step from the fourth
+    theirs = jaxopt.linear_solve.solve_normal_cg(lambda v: h @ v, g, maxiter=steps, tol=0.0)
+    np.testing.assert_allclose(solution.value, theirs, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_cg_is_jaxopts(steps: int) -> None:
+    h, g = matrix(np.linspace(0.5, 3.0, 20)), vector(20)
+    theirs = jaxopt.linear_solve.solve_cg(lambda v: h @ v, g, maxiter=steps, tol=0.0)
+    np.testing.assert_allclose(solve(CG(steps), h, g).value, theirs, rtol=1e-10)  # the same recursion
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.2])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_minres_is_scipys(steps: int, damping: float) -> None:
+    h, g = matrix(np.linspace(-2.0, 3.0, 20)), vector(20)
+    theirs, _ = scipy.sparse.linalg.minres(np.array(h), np.array(g), shift=-damping, rtol=0.0, maxiter=steps)
+    ours = solve(Minres(steps, damping), h, g).value
+    np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)  # the same iteration, other rounding
+
+
+def test_cg_stops_at_the_first_direction_without_positive_curvature() -> None:
+    g = jnp.array([1.0, 0.0, 1.0])
+    at_once = solve(CG(3), jnp.diag(jnp.array([-2.0, 1.0, 1.0])), g)
+    np.testing.assert_array_equal(at_once.value, np.zeros(3))
+    assert at_once.residual == 1
+    later = jnp.diag(jnp.array([3.0, 1.0, -1.0]))  # curvature 2 along g, then negative
+    np.testing.assert_allclose(solve(CG(3), later, g).value, solve(CG(1), later, g).value, rtol=1e-14)
+
+
+def test_identity_returns_the_right_hand_side() -> None:
+    h, g = matrix(INDEFINITE), vector(6)
+    np.testing.assert_array_equal(solve(Identity(), h, g).value, g)
+
+
+def test_neumann_is_the_truncated_series() -> None:
+    h, g = matrix(DEFINITE), vector(6)
+    contraction = np.eye(6) - 0.2 * h
+    series = 0.2 * sum(np.linalg.matrix_power(contraction, k) @ g for k in range(4))
+    np.testing.assert_allclose(solve(Neumann(3, step_size=0.2), h, g).value, series, rtol=1e-12)
