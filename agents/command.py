@@ -70,15 +70,15 @@ def _train(run: Run, env: Environment, checkpoint_share: float) -> int:
     trainer = Trainer(env, config)
     checkpoints = Checkpoints(directory / "checkpoints", trainer, checkpoint_share)
     if run.resumed:
-        start, carry = checkpoints.restore()
+        start, begin = checkpoints.restore()
     else:
-        start, carry = 0, trainer.init()
+        start, begin = 0, trainer.init()
     write_json(directory / "config.json", run.to_json())
-    checkpoints.save(start, carry)
+    checkpoints.save(start, begin)
     recorder = Recorder(directory, resume_at=start if run.resumed else None)
-    compile_seconds = trainer.compile(carry) if start < config.steps else None
+    compile_seconds = trainer.compile(begin) if start < config.steps else None
     stopped = _Interrupt()
-    for step, carry, rows in _chunks(run, env, trainer, recorder, carry, start):
+    for step, carry, rows in _chunks(run, env, trainer, recorder, begin, start):
         recorder.write(rows)
         if step == config.steps or stopped or checkpoints.due():
             checkpoints.save(step, carry)
@@ -111,7 +111,8 @@ def _chunks(run: Run, env: Environment, trainer: Any, recorder: Recorder, carry:
                     bar.write(f"seed {row['seed']}: {row['failure']}; its last finite state is kept and the others go on; "
                               "a smaller --model-lr or --metric-lr may help", file=sys.stderr)  # fmt: skip
             bar.set_postfix_str(f"return {report.episode_returns.mean():.1f}, "
-                                f"model error {report.model_mse_state.mean():.2g}, {speed:.0f} steps/s", refresh=False)  # fmt: skip
+                                f"model error {report.model_mse_state.mean():.2g}, {speed:.0f} steps/s",
+                                refresh=False)  # fmt: skip
             bar.update(chunk)
             yield step, new_carry, rows
 

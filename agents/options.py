@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from mbrl_taskmet.config import Config, ConfigError, flag, nearest
 
-_TYPES = {"int": int, "float": float, "str": str, "tuple": lambda text: tuple(int(x) for x in text.split(","))}
+_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "tuple": lambda text: tuple(int(x) for x in text.split(","))}
 
 
 @dataclass(frozen=True)

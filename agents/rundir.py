@@ -87,14 +87,14 @@ def resumed_run(environment: str, options: Options) -> Run:
         if name != "steps" and value != getattr(config, name):
             raise ConfigError(f"{directory} has {flag(name)} {getattr(config, name)}, not {value}; leave it out to resume")
     steps = options.given.get("steps", config.steps)
-    if steps < (config.steps or 0):
+    if steps < config.steps:
         raise ConfigError(f"--steps {steps} is less than the {config.steps} of {directory}; give more to extend it")
     return dataclasses.replace(run, config=dataclasses.replace(config, steps=steps).resolve(noisy=run.distractors > 0))
 
 
 def _name(environment: str, distractors: int, config: Config, given: dict[str, Any]) -> str:
     parts = [environment.lower(), f"d{distractors}", config.method, f"{config.steps}steps",
-             f"seeds{config.seed}-{config.seed + (config.seeds or 1) - 1}"]  # fmt: skip
+             f"seeds{config.seed}-{config.seed + config.seeds - 1}"]  # fmt: skip
     said = {"method", "steps", "seed", "seeds"}
     parts += [f"{name.replace('_', '-')}-{value}" for name, value in sorted(given.items()) if name not in said]
     return "_".join(parts).replace("/", "-").replace(" ", "")[:150]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from envs.base import Environment, UnsupportedEnvironment, State, Step
+from envs.base import Environment, State, Step, UnsupportedEnvironment
 
 
 class Distractors(Environment):

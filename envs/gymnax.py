@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from envs.base import Environment, UnsupportedEnvironment, State, Step
+from envs.base import Environment, State, Step, UnsupportedEnvironment
 
 _STATE_NAMES = {
     "CartPole-v1": ("cart position", "cart velocity", "pole angle", "pole velocity"),

@@ -1,6 +1,6 @@
 """Decision-aware model learning in JAX: OMD, TaskMet and the methods around them.
 
-    from mbrl_taskmet import Config, train
+from mbrl_taskmet import Config, train
 """
 
 from typing import Any

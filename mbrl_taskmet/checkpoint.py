@@ -64,7 +64,7 @@ class Checkpoints:
         if first < step:
             block = _rows(carry.replay, jnp.arange(first, step) % rows)
             self._write_block(f"{first}-{step}", self._to_host(block._asdict()))
-        self._manager.save(step, args=self._args.StandardSave(self._to_host(_named(carry._replace(replay=()))[0])))
+        self._manager.save(step, args=self._args.StandardSave(self._to_host(_named(_without_replay(carry))[0])))
         self._drop_blocks(step, rows)
         self._last = time.monotonic()
         self._cost = self._last - begin
@@ -79,7 +79,7 @@ class Checkpoints:
         if step is None:
             raise ConfigError(f"{self._blocks.parent} holds no checkpoint; give the directory of a run to --resume")
         carry = self._trainer.init()
-        names, structure = _named(carry._replace(replay=()))
+        names, structure = _named(_without_replay(carry))
         try:
             saved = self._manager.restore(step, args=self._args.StandardRestore())
             blocks = [self._read_block(block) for block in self._find_blocks() if _span(block)[1] <= step]
@@ -139,6 +139,10 @@ class Checkpoints:
         for block in self._find_blocks():
             if _span(block)[1] <= oldest - rows + 1:
                 shutil.rmtree(block)
+
+
+def _without_replay(carry: Carry) -> Any:
+    return carry._replace(replay=())  # type: ignore[arg-type]
 
 
 def _span(block: Path) -> tuple[int, int]:

@@ -38,8 +38,8 @@ class Config:
     preset: str = option("default", "default: what learns best for its cost; paper: the published setting; "
                          "paper-code: with the accidents of the authors' code as well", choices=PRESETS)  # fmt: skip
     method: str = option("taskmet", "way of learning the model", choices=METHODS)
-    steps: int | None = option(None, "environment steps of each seed")
-    seeds: int | None = option(None, "number of seeds, trained side by side")
+    steps: int = option(None, "environment steps of each seed")
+    seeds: int = option(None, "number of seeds, trained side by side")
     seed: int = option(0, "number of the first seed")
     model_hidden: int = option(32, "units in each of the model's two hidden layers")
     q_hidden: int = option(32, "units in each of the Q network's two hidden layers")
@@ -50,6 +50,8 @@ class Config:
     metric_hidden: tuple[int, ...] | None = option(None, "units in each hidden layer of a conditional metric")
     metric_start: str | None = option(None, "where the metric starts", choices=("identity", "published"))
     metric_lr: float | None = option(None, "metric's Adam learning rate, per update")
+    metric_optimizer: str | None = option(None, "adam, or adam on gradients scaled to norm 1",
+                                          choices=("adam", "normalized_adam"))  # fmt: skip
     metric_warmup: int | None = option(None, "environment steps before the metric moves")
     metric_every: int | None = option(None, "environment steps between two steps of the metric")
     l1: float | None = option(None, "coefficient of the metric's L1 penalty")
@@ -60,7 +62,7 @@ class Config:
     critic_solver: str | None = option(None, "solver of the critic's linear system", choices=tuple(SOLVERS))
     critic_solver_steps: int | None = option(None, "iterations of that solver")
     critic_damping: float | None = option(None, "multiple of the identity added to the critic's Hessian")
-    model_optimizer: str | None = option(None, "adam, or every step as Adam's first one, about lr·sign(gradient)",
+    model_optimizer: str = option(None, "adam, or every step as Adam's first one, about lr·sign(gradient)",
                                          choices=("adam", "first_adam"))  # fmt: skip
     model_lr: float = option(1e-3, "model's learning rate, per update")
     critic_lr: float = option(3e-4, "critic's Adam learning rate, per update")
@@ -139,7 +141,6 @@ class Config:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        assert self.steps is not None  # every preset has it
         if self.batch_size > self.steps:
             raise ConfigError(f"--batch-size {self.batch_size} is more than --steps {self.steps}; give more steps")
         if self.batch_size > self.random_steps + 1:
@@ -179,8 +180,8 @@ def flag(name: str) -> str:
 
 
 _METRIC_FIELDS = {
-    "metric", "metric_input", "normalize", "metric_floor", "metric_hidden", "metric_start", "metric_lr", "metric_warmup",
-    "metric_every", "l1", "l1_reduction", "solver", "solver_steps", "damping",
+    "metric", "metric_input", "normalize", "metric_floor", "metric_hidden", "metric_start", "metric_lr", "metric_optimizer",
+    "metric_warmup", "metric_every", "l1", "l1_reduction", "solver", "solver_steps", "damping",
 }  # fmt: skip
 _IMPLICIT_FIELDS = {"critic_solver", "critic_solver_steps", "critic_damping"}
 _METHOD_FIELDS = _METRIC_FIELDS | _IMPLICIT_FIELDS
@@ -220,8 +221,9 @@ def _preset(config: Config, noisy: bool) -> dict[str, Any]:
         "metric_hidden": None if metric_input == "none" else (32, 32),
         "metric_start": "identity",
         "metric_lr": 1e-3,
+        "metric_optimizer": "adam" if published else "normalized_adam",
         "metric_warmup": 5000,
-        "metric_every": 1,
+        "metric_every": 1 if published else 4,
         "l1": 0.0,
         "l1_reduction": "mean",
         "solver": solver,

@@ -1,7 +1,7 @@
 """The implicit function theorem, as one function; levels are chained by calling it twice.
 
 An inner problem x*(p) = argmin_x ℓ(f(x), p) is given by its two halves, a prediction f and a loss ℓ, and its solution by
-the optimality condition ∂_x ℓ(f(x), p) = 0, however it was reached. With H = ∂²_x ℓ(f(x*), p) and an outer cotangent g = ∂L/∂x*,
+the optimality condition ∂_x ℓ(f(x), p) = 0, however it was reached. With H = ∂²_x ℓ(f(x*), p) and a cotangent g = ∂L/∂x*,
 
     H u = g,        ∂L/∂p = − ∂_p ⟨∂_x ℓ(f(x*), p), u⟩ = − ∂_p ⟨∂_ŷ ℓ(ŷ, p), J u⟩,   ŷ = f(x*),  J = ∂f/∂x
 

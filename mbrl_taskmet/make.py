@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from envs.base import Environment
 
 
-def make_method(env: Environment, config: Config) -> Method:
-    """The method that a resolved `config` describes, for the sizes of `env`."""
+def make_method(env: Environment, resolved: Config) -> Method:
+    """The method that a `resolved` configuration describes, for the sizes of `env`."""
     n, m = env.observation_size, env.num_actions
+    config: Any = resolved  # None only where the method has no such thing, and then not read
     parts = {
         "model": Model(n, m, (config.model_hidden,) * 2),
         "critic": SoftQ(n, m, (config.q_hidden,) * 2, config.temperature, config.discount),
@@ -37,7 +38,9 @@ def make_method(env: Environment, config: Config) -> Method:
                 n, m, config.metric, config.metric_input, config.normalize, config.metric_floor,
                 config.metric_hidden or (), config.metric_start == "published",
             ),
-            "metric_optimizer": optax.adam(config.metric_lr),
+            "metric_optimizer": {"adam": optax.adam, "normalized_adam": normalized_adam}[config.metric_optimizer](
+                config.metric_lr
+            ),
             "solver": make_solver(config.solver, config.solver_steps, config.damping),
             "l1": config.l1 * (config.batch_size if config.l1_reduction == "sum" else 1),
             "warmup": config.metric_warmup,
@@ -58,3 +61,12 @@ def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransfo
         return jax.tree.map(lambda g: -learning_rate * g / (jnp.abs(g) + eps), updates)
 
     return optax.stateless(update)
+
+
+def normalized_adam(learning_rate: float) -> optax.GradientTransformation:
+    """Adam on gradients scaled to norm 1.
+
+    The metric's gradient varies over orders of magnitude with the critic's error; under plain Adam one outlier stalls the
+    metric until the second moment has forgotten it, for thousands of steps.
+    """
+    return optax.chain(optax.normalize_by_update_norm(), optax.adam(learning_rate))

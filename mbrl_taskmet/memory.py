@@ -16,7 +16,6 @@ PROCESS_BYTES = 800_000_000
 
 def required_bytes(env: Environment, config: Config) -> int:
     """Bytes in all, for every seed of a resolved configuration. The replay dominates; the rest is an upper estimate."""
-    assert config.steps is not None and config.seeds is not None
     n, k, m = env.observation_size, len(env.state_names), env.num_actions
     rows = min(config.replay_capacity or config.steps, config.steps) + 1
     replay = rows * (n + k + m + 2)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from mbrl_taskmet.networks import MLP
+from mbrl_taskmet.networks import MLP, apply
 
 PyTree = Any
 Kind = Literal["scalar", "diagonal", "full"]
@@ -109,7 +109,7 @@ class Metric:
         if self.input == "none":
             return params.sum(axis=-1) if self._copies > 1 else params
         inputs = jnp.concatenate([observation, action]) if self.input == "state_action" else observation
-        return self._start() + self._network.apply(params, inputs)
+        return self._start() + apply(self._network, params, inputs)
 
     def _semidefinite(self, raw: jax.Array) -> jax.Array:
         if self.kind == "scalar":

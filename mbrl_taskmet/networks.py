@@ -27,6 +27,12 @@ class MLP(nn.Module):
         return nn.Dense(self.outputs, kernel_init=last)(x)
 
 
+def apply(network: nn.Module, params: PyTree, inputs: jax.Array) -> jax.Array:
+    """The network's one output."""
+    outputs: Any = network.apply(params, inputs)
+    return outputs
+
+
 class ModelParams(NamedTuple):
     """Parameters θ of `Model`, one pytree per network."""
 
@@ -53,8 +59,8 @@ class Model:
 
     def next_observation(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
         """ŝ' of shape (..., n), from the parameters `ModelParams.dynamics`."""
-        return self._dynamics.apply(params, jnp.concatenate([observation, action], axis=-1))
+        return apply(self._dynamics, params, jnp.concatenate([observation, action], axis=-1))
 
     def reward(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
         """r̂ of shape (...), from the parameters `ModelParams.reward`."""
-        return self._reward.apply(params, jnp.concatenate([observation, action], axis=-1))[..., 0]
+        return apply(self._reward, params, jnp.concatenate([observation, action], axis=-1))[..., 0]

@@ -55,9 +55,7 @@ def _metric(axis: Any, rows: Rows, state_names: tuple[str, ...]) -> None:
         axis.plot(steps, np.mean(values, axis=0), color=f"C{i}", label=name.replace("_", " "))
     last = rows[-1]["metric/diagonal"]
     if len(last) > len(state_names):
-        noise = {
-            (row["seed"], row["step"]): row["metric/diagonal"][len(state_names) :] for row in rows
-        }
+        noise = {(row["seed"], row["step"]): row["metric/diagonal"][len(state_names) :] for row in rows}
         steps = np.array(sorted({step for _, step in noise}))
         low, high = ([f(f(v) for (_, t), v in noise.items() if t == step) for step in steps] for f in (min, max))
         axis.fill_between(steps, low, high, color="grey", alpha=0.4, label="distractors (lowest to highest)")

@@ -23,7 +23,9 @@ from mbrl_taskmet.training import Report
 Row = dict[str, Any]
 
 
-def rows_of(report: Report, step: int, first_seed: int, state_names: tuple[str, ...], seconds: float, speed: float) -> list[Row]:
+def rows_of(
+    report: Report, step: int, first_seed: int, state_names: tuple[str, ...], seconds: float, speed: float
+) -> list[Row]:
     """One row per seed.
 
     Args:

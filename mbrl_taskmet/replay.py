@@ -88,9 +88,7 @@ def gather(replay: Replay, steps: jax.Array) -> Transitions:
         action=replay.action[row],
         reward=replay.reward[row],
         terminated=replay.terminated[row],
-        next_observation=jnp.concatenate(
-            [replay.next_state[row], replay.observation[following][:, state_size:]], axis=-1
-        ),
+        next_observation=jnp.concatenate([replay.next_state[row], replay.observation[following][:, state_size:]], axis=-1),
     )
 
 

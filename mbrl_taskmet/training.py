@@ -6,7 +6,6 @@ the seeds of a device and sharded over devices. Step and seed determine every ra
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -72,9 +71,8 @@ def train(env: Environment, config: Config) -> Result:
         ConfigError: the configuration cannot work.
     """
     trainer = Trainer(env, config.resolve(noisy=env.observation_size > len(env.state_names)))
-    steps, reports = [], []
-    carry = trainer.init()
-    for step, carry, report in trainer.run(carry):
+    steps, reports, carry = [], [], trainer.init()
+    for step, carry, report in trainer.run(carry):  # noqa: B020, B007
         steps.append(step)
         reports.append(report)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *reports)
@@ -92,7 +90,6 @@ class Trainer:
     """
 
     def __init__(self, env: Environment, config: Config, devices: list[jax.Device] | None = None):
-        assert config.seeds is not None and config.steps is not None, "resolve the configuration first"
         self.env, self.config = env, config
         self.method: Method = make_method(env, config)
         devices = (devices or jax.devices())[: config.seeds]
@@ -125,7 +122,6 @@ class Trainer:
 
         A yielded carry is valid until the iterator is advanced.
         """
-        assert self.config.steps is not None
         for step in range(start, self.config.steps, self.config.eval_every):
             carry, report = self.chunk(carry, step)
             yield step + self.config.eval_every, carry, jax.tree.map(lambda x: np.asarray(x)[: self.config.seeds], report)
@@ -135,7 +131,7 @@ class Trainer:
         key, learner_key, env_key = jax.random.split(key, 3)
         env_state, observation = self.env.reset(env_key)
         action = self.method.critic.encode(jnp.int32(0))
-        rows = min(self.config.replay_capacity or math.inf, self.config.steps or math.inf)
+        rows = min(self.config.replay_capacity or self.config.steps, self.config.steps)
         return Carry(
             key=key,
             learner=self.method.init(learner_key),
@@ -143,7 +139,7 @@ class Trainer:
             observation=observation,
             failed_step=jnp.int32(-1),
             failed_part=jnp.int32(-1),
-            replay=replay.create(int(rows), observation, action, len(self.env.state_names)),
+            replay=replay.create(rows, observation, action, len(self.env.state_names)),
         )
 
     def _sharded(self, function: Callable[..., Any]) -> Callable[..., Any]:

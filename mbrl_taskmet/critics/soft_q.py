@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mbrl_taskmet.networks import MLP
+from mbrl_taskmet.networks import MLP, apply
 from mbrl_taskmet.replay import Transitions
 from mbrl_taskmet.values import bellman_error, bellman_target, soft_value
 
@@ -40,7 +40,7 @@ class SoftQ:
 
     def action_values(self, params: PyTree, observation: jax.Array) -> jax.Array:
         """Q_ω(s, ·) of both heads: (..., n) → (2, ..., actions)."""
-        return jax.vmap(self._network.apply, in_axes=(0, None))(params, observation)
+        return jax.vmap(lambda head: apply(self._network, head, observation))(params)
 
     def predict(self, params: PyTree, transitions: Transitions) -> jax.Array:
         """Q_ω(s, a) of both heads, (2, batch)."""

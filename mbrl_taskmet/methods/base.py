@@ -95,9 +95,7 @@ class Method:
         """E(r̂ − r)²: the reward network's own least squares, which no metric weighs."""
         return jnp.mean((self.model.reward(reward, batch.observation, batch.action) - batch.reward) ** 2)
 
-    def fit_model(
-        self, learner: Learner, batch: Transitions, next_observation_loss: Callable[[PyTree], jax.Array]
-    ) -> Learner:
+    def fit_model(self, learner: Learner, batch: Transitions, next_observation_loss: Callable[[PyTree], jax.Array]) -> Learner:
         """One step on `next_observation_loss`(dynamics parameters) + E(r̂ − r)²."""
 
         def loss(params: ModelParams) -> jax.Array:

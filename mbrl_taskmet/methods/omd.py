@@ -8,7 +8,7 @@ identity unless another solver is given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 
@@ -38,7 +38,7 @@ def task_gradient(method: Method, learner: Learner, batch: Transitions, solver: 
 class OMD(Method):
     """Critic step, target step, then one model step along the implicit gradient at the new critic."""
 
-    critic_solver: Solver = Identity()
+    critic_solver: Solver = field(default_factory=Identity)
 
     def update(self, learner: Learner, batch: Transitions, step: jax.Array) -> tuple[Learner, Info]:
         learner = self.fit_critic(learner, batch)

@@ -12,7 +12,7 @@ does not enter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,8 @@ class TaskMet(Method):
 
     metric: Metric
     metric_optimizer: optax.GradientTransformation
-    solver: Solver = Minres()
-    critic_solver: Solver = Identity()
+    solver: Solver = field(default_factory=Minres)
+    critic_solver: Solver = field(default_factory=Identity)
     l1: float = 0.0
     warmup: int = 5000
     every: int = 1

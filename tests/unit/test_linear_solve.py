@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ CONVERGED: dict[str, Solver] = {
     "neumann": Neumann(80, step_size=0.4),
 }
 FOR_INDEFINITE = ("normal_cg", "minres", "dense")
-TRUNCATED = {name: solver(steps=3) for name, solver in SOLVERS.items()}
+TRUNCATED = {name: solver(steps=3, damping=0.0) for name, solver in SOLVERS.items()}
 
 
 def matrix(eigenvalues: Sequence[float], seed: int = 0) -> jax.Array:
@@ -43,6 +44,7 @@ def vector(size: int, seed: int = 1) -> jax.Array:
     return jnp.array(np.random.default_rng(seed).normal(size=size))
 
 
+@partial(jax.jit, static_argnums=0)
 def solve(solver: Solver, h: jax.Array, g: jax.Array) -> Solution:
     return solver(lambda v: h @ v, g)
 
@@ -91,13 +93,11 @@ def test_gives_the_least_squares_solution_of_an_inconsistent_system(name: str) -
     assert solution.residual == pytest.approx(np.linalg.norm(g - h @ truth) / np.linalg.norm(g), rel=1e-8)
 
 
-def test_minres_beyond_the_krylov_space_of_an_inconsistent_system_stays_bounded() -> None:
-    h, g = matrix(SINGULAR), vector(6)
-    least = np.linalg.norm(g - h @ (np.linalg.pinv(h, rcond=1e-10) @ g))
-    solution = solve(Minres(8), h, g)
-    # any least-squares solution is right; an iteration that divides by a rounding error is off by orders of magnitude
-    assert np.linalg.norm(g - h @ solution.value) == pytest.approx(least, rel=1e-6)
-    assert np.linalg.norm(solution.value) < 1e3
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_a_right_hand_side_that_h_annihilates_leaves_the_whole_residual(name: str) -> None:
+    solution = solve(TRUNCATED[name], jnp.diag(jnp.array([0.0, 2.0])), jnp.array([3.0, 0.0]))
+    assert solution.residual == 1
+    assert np.linalg.norm(solution.value) <= 3  # nothing to gain, so no further than the identity's g
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.4])
@@ -203,5 +203,5 @@ def test_identity_returns_the_right_hand_side() -> None:
 def test_neumann_is_the_truncated_series() -> None:
     h, g = matrix(DEFINITE), vector(6)
     contraction = np.eye(6) - 0.2 * h
-    series = 0.2 * sum(np.linalg.matrix_power(contraction, k) @ g for k in range(4))
+    series = 0.2 * sum(np.linalg.matrix_power(contraction, k) @ g for k in range(3))
     np.testing.assert_allclose(solve(Neumann(3, step_size=0.2), h, g).value, series, rtol=1e-12)
