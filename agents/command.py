@@ -63,11 +63,12 @@ def _prepare(run: Run) -> Environment:
 
 def _train(run: Run, env: Environment, checkpoint_share: float) -> int:
     from mbrl_taskmet.checkpoint import Checkpoints
+    from mbrl_taskmet.make import make_method
     from mbrl_taskmet.recording import Recorder, write_json
     from mbrl_taskmet.training import Trainer
 
     config, directory = run.config, run.directory
-    trainer = Trainer(env, config)
+    trainer = Trainer(env, make_method(env, config), config)
     checkpoints = Checkpoints(directory / "checkpoints", trainer, checkpoint_share)
     if run.resumed:
         start, begin = checkpoints.restore()

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from envs.base import Environment, State, Step, UnsupportedEnvironment
 
 _STATE_NAMES = {
-    "CartPole-v1": ("cart position", "cart velocity", "pole angle", "pole velocity"),
-    "Acrobot-v1": ("cos θ1", "sin θ1", "cos θ2", "sin θ2", "θ1 velocity", "θ2 velocity"),
+    "CartPole-v1": ("cart_position", "cart_velocity", "pole_angle", "pole_velocity"),
+    "Acrobot-v1": ("cos_angle1", "sin_angle1", "cos_angle2", "sin_angle2", "velocity1", "velocity2"),
     "MountainCar-v0": ("position", "velocity"),
 }
 
@@ -49,7 +49,7 @@ class GymnaxEnvironment(Environment):
         self.name = name
         self.num_actions = int(action_space.n)
         self.max_episode_steps = int(self._params.max_steps_in_episode)
-        self.state_names = _STATE_NAMES.get(name, tuple(f"dimension {i}" for i in range(shape[0])))
+        self.state_names = _STATE_NAMES.get(name, tuple(f"dimension_{i}" for i in range(shape[0])))
 
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         observation, state = self._env.reset(key, self._params)

@@ -144,9 +144,10 @@ def _finite(value: Any) -> Any:
     """Plain JSON values, with null for NaN and infinity."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
+    if isinstance(value, (list, tuple, np.ndarray)):
         return [_finite(item) for item in value]
-    if isinstance(value, (np.floating, np.ndarray, float)):
-        # nine significant digits tell any two float32 apart
-        return float(f"{float(value):.9g}") if math.isfinite(float(value)) else None
+    if isinstance(value, np.float32):
+        value = float(f"{value:.9g}")  # as many digits as tell any two float32 apart
+    if isinstance(value, (np.floating, float)):
+        return float(value) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value

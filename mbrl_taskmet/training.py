@@ -64,13 +64,17 @@ class Result(NamedTuple):
     learner: Learner  # what was learned, each leaf (S, …)
 
 
-def train(env: Environment, config: Config) -> Result:
+def train(env: Environment, config: Config, method: Method | None = None) -> Result:
     """Train every seed of `config` on `env` and return arrays; nothing is written.
+
+    Args:
+        method: a way of learning the model of your own, instead of the one that `config` names.
 
     Raises:
         ConfigError: the configuration cannot work.
     """
-    trainer = Trainer(env, config.resolve(noisy=env.observation_size > len(env.state_names)))
+    config = config.resolve(noisy=env.observation_size > len(env.state_names))
+    trainer = Trainer(env, method or make_method(env, config), config)
     steps, reports, carry = [], [], trainer.init()
     for step, carry, report in trainer.run(carry):  # noqa: B020, B007
         steps.append(step)
@@ -85,13 +89,13 @@ class Trainer:
 
     Args:
         env: an `envs.base.Environment`.
-        config: a resolved configuration.
+        method: how the model is learned; `make.make_method` makes the one that `config` names.
+        config: a resolved configuration, for the sizes of the run and its exploration.
         devices: what the seeds are spread over; all of JAX's by default.
     """
 
-    def __init__(self, env: Environment, config: Config, devices: list[jax.Device] | None = None):
-        self.env, self.config = env, config
-        self.method: Method = make_method(env, config)
+    def __init__(self, env: Environment, method: Method, config: Config, devices: list[jax.Device] | None = None):
+        self.env, self.method, self.config = env, method, config
         devices = (devices or jax.devices())[: config.seeds]
         # Seeds that only fill up the last device are trained and dropped: their device would wait otherwise.
         self.padded_seeds = -(-config.seeds // len(devices)) * len(devices)

@@ -1,0 +1,240 @@
+"""Speed and memory, as ratios within one run: `python -m runs.speed`, or with the names of some of its parts.
+
+    update   one update of each method and solver, against OMD's
+    loop     a whole environment step against its bare update
+    seeds    8 seeds in one process on 2 cores against two processes of one seed, each on its own core
+    start    seconds from the command to the first evaluation, without and with the persistent compilation cache
+    memory   peak memory of 512 distractors, 10 seeds, 200 000 steps, against the prediction
+
+Every figure is a median over interleaved repetitions. Written to `runs/results/speed-<platform>.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+REPEATS = 7
+
+
+def update() -> dict[str, Any]:
+    """Microseconds of one update and its ratio to OMD's, one seed, 8 distractors, batch 256, one core."""
+    settings: dict[str, dict[str, Any]] = {
+        "omd": {"method": "omd"},
+        "mle": {"method": "mle"},
+        "taskmet (default)": {},
+        "taskmet (default, metric step every time)": {"metric_every": 1},
+        "taskmet (normal_cg 10, metric step every time)": {"metric_every": 1, "solver": "normal_cg"},
+        "taskmet (gauss_newton 5, metric step every time)": {"metric_every": 1, "solver": "gauss_newton"},
+    }
+    programs = {name: _updates(given) for name, given in settings.items()}
+    seconds = _interleaved(programs)
+    return {
+        name: {"microseconds": 1e6 * value / 400, "ratio to omd": value / seconds["omd"]} for name, value in seconds.items()
+    }
+
+
+def loop() -> dict[str, Any]:
+    """A whole environment step against its bare update: one seed, default method, 10 evaluation episodes every 1000 steps."""
+    seconds = _interleaved({"update": _updates({}), "step": _steps(1000)})
+    update, step = seconds["update"] / 400, seconds["step"] / 1000
+    return {"update microseconds": 1e6 * update, "step microseconds": 1e6 * step, "ratio": step / update}
+
+
+def seeds() -> dict[str, Any]:
+    """Total environment steps per second."""
+    alone, together = [], []
+    for _ in range(3):
+        processes = [_child("seeds_child", 1, core) for core in (0, 1)]
+        alone.append(sum(float(_output(process)) for process in processes))
+        together.append(float(_output(_child("seeds_child", 8, None))))
+    return {
+        "two processes, one seed each": statistics.median(alone),
+        "one process, 8 seeds": statistics.median(together),
+        "ratio": statistics.median(b / a for a, b in zip(alone, together, strict=True)),
+    }
+
+
+def start() -> dict[str, Any]:
+    """Seconds to the first evaluation of `python -m agents.cartpole --distractors 8`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {"cold": _first_evaluation(folder, "a"), "with the compilation cache": _first_evaluation(folder, "b")}
+
+
+def memory() -> dict[str, Any]:
+    """Gigabytes at the peak of a process that starts the largest run and trains two chunks, and the prediction."""
+    measured, predicted = json.loads(_output(_child("memory_child", 10, None)))
+    return {"peak GB": measured / 1e9, "predicted GB": predicted / 1e9, "ratio": measured / predicted}
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "update": update,
+    "loop": loop,
+    "seeds": seeds,
+    "start": start,
+    "memory": memory,
+}
+
+
+def main(names: list[str]) -> int:
+    """Measure the named parts (all by default) and merge them into the results file."""
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        print(f"error: {unknown[0]!r} is no part; give some of {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    import jax
+
+    device = jax.devices()[0]
+    path = RESULTS / f"speed-{device.platform}.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results["machine"] = {
+        "device": device.device_kind,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    for name in names or list(PARTS):
+        results[name] = PARTS[name]()
+        print(name, json.dumps(results[name], indent=2), flush=True)
+        path.write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _trainer(given: dict[str, Any], seeds: int = 1, distractors: int = 8, steps: int = 8000, eval_every: int = 400) -> Any:
+    from envs.distractors import Distractors
+    from envs.gymnax import GymnaxEnvironment
+    from mbrl_taskmet.config import Config
+    from mbrl_taskmet.make import make_method
+    from mbrl_taskmet.training import Trainer
+
+    settings: dict[str, Any] = {"metric_warmup": 0} if given.get("method", "taskmet") == "taskmet" else {}
+    config = Config(seeds=seeds, steps=steps, eval_every=eval_every, random_steps=400, eval_episodes=10, **given, **settings)
+    env, config = Distractors(GymnaxEnvironment("CartPole-v1"), distractors), config.resolve()
+    return Trainer(env, make_method(env, config), config)
+
+
+def _updates(given: dict[str, Any]) -> Callable[[], None]:
+    """400 bare updates on a batch of random transitions, compiled."""
+    import jax
+    import jax.numpy as jnp
+
+    from mbrl_taskmet.replay import Transitions
+
+    method = _trainer(given).method
+    keys = jax.random.split(jax.random.key(0), 4)
+    batch = Transitions(
+        observation=jax.random.normal(keys[0], (256, 12)),
+        action=jax.nn.one_hot(jax.random.bernoulli(keys[1], shape=(256,)), 2),
+        reward=jnp.ones(256),
+        terminated=jnp.zeros(256),
+        next_observation=jax.random.normal(keys[2], (256, 12)),
+    )
+    run = jax.jit(lambda learner, batch: jax.lax.scan(lambda x, t: method.update(x, batch, t), learner, jnp.arange(400)))
+    learner = method.init(keys[3])
+    return lambda: jax.block_until_ready(run(learner, batch)) and None
+
+
+def _steps(eval_every: int) -> Callable[[], None]:
+    """A chunk of `eval_every` environment steps after the random ones, with its evaluation."""
+    import jax
+
+    trainer = _trainer({}, eval_every=eval_every, steps=8000)
+    state = [trainer.init()]
+
+    def run() -> None:
+        carry, _ = trainer.chunk(state.pop(), 4000)
+        state.append(jax.block_until_ready(carry))
+
+    return run
+
+
+def _interleaved(programs: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """Median seconds of each program, run in turn so that a slow moment of the machine hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for repeat in range(REPEATS + 1):
+        for name, program in programs.items():
+            begin = time.perf_counter()
+            program()
+            if repeat:  # the first compiles
+                seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _child(function: str, seeds: int, core: int | None) -> subprocess.Popen[str]:
+    code = f"from runs import speed; speed.{function}({seeds})"
+    pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=pin)
+
+
+def _output(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"a measuring process ended with {process.returncode}")
+    return output.strip().splitlines()[-1]
+
+
+def seeds_child(count: int) -> None:
+    """Print environment steps per second of all seeds, median over chunks that train."""
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", count)
+    trainer = _trainer({}, seeds=count, steps=8000, eval_every=1000)
+    speeds, last = [], time.perf_counter()
+    for _ in trainer.run(trainer.init()):
+        now = time.perf_counter()
+        speeds.append(count * 1000 / (now - last))
+        last = now
+    print(statistics.median(speeds[2:]))
+
+
+def memory_child(count: int) -> None:
+    """Print the peak resident bytes and the prediction for 512 distractors and 200 000 steps."""
+    import resource
+
+    import jax
+
+    from mbrl_taskmet.memory import required_bytes
+
+    jax.config.update("jax_num_cpu_devices", count)
+    trainer = _trainer({}, seeds=count, distractors=512, steps=200_000, eval_every=500)
+    carry = trainer.init()
+    for chunk in range(2):
+        carry, _ = trainer.chunk(carry, 500 * chunk)
+    jax.block_until_ready(carry)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps([peak, required_bytes(trainer.env, trainer.config)]))
+
+
+def _first_evaluation(folder: str, name: str) -> float:
+    command = [sys.executable, "-m", "agents.cartpole", "--distractors", "8", "--logdir", folder, "--name", name]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    rows = Path(folder, name, "metrics.jsonl")
+    while not (rows.exists() and rows.stat().st_size):
+        time.sleep(0.05)
+    seconds = time.perf_counter() - begin
+    process.kill()
+    process.wait()
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
