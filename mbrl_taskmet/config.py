@@ -50,8 +50,6 @@ class Config:
     metric_hidden: tuple[int, ...] | None = option(None, "units in each hidden layer of a conditional metric")
     metric_start: str | None = option(None, "where the metric starts", choices=("identity", "published"))
     metric_lr: float | None = option(None, "metric's Adam learning rate, per update")
-    metric_optimizer: str | None = option(None, "adam, or adam on gradients scaled to norm 1",
-                                          choices=("adam", "normalized_adam"))  # fmt: skip
     metric_warmup: int | None = option(None, "environment steps before the metric moves")
     metric_every: int | None = option(None, "environment steps between two steps of the metric")
     l1: float | None = option(None, "coefficient of the metric's L1 penalty")
@@ -180,7 +178,7 @@ def flag(name: str) -> str:
 
 
 _METRIC_FIELDS = {
-    "metric", "metric_input", "normalize", "metric_floor", "metric_hidden", "metric_start", "metric_lr", "metric_optimizer",
+    "metric", "metric_input", "normalize", "metric_floor", "metric_hidden", "metric_start", "metric_lr",
     "metric_warmup", "metric_every", "l1", "l1_reduction", "solver", "solver_steps", "damping",
 }  # fmt: skip
 _IMPLICIT_FIELDS = {"critic_solver", "critic_solver_steps", "critic_damping"}
@@ -221,7 +219,6 @@ def _preset(config: Config, noisy: bool) -> dict[str, Any]:
         "metric_hidden": None if metric_input == "none" else (32, 32),
         "metric_start": "identity",
         "metric_lr": 1e-3,
-        "metric_optimizer": "adam" if published else "normalized_adam",
         "metric_warmup": 5000,
         "metric_every": 1 if published else 4,
         "l1": 0.0,

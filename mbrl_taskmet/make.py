@@ -38,9 +38,7 @@ def make_method(env: Environment, resolved: Config) -> Method:
                 n, m, config.metric, config.metric_input, config.normalize, config.metric_floor,
                 config.metric_hidden or (), config.metric_start == "published",
             ),
-            "metric_optimizer": {"adam": optax.adam, "normalized_adam": normalized_adam}[config.metric_optimizer](
-                config.metric_lr
-            ),
+            "metric_optimizer": optax.adam(config.metric_lr),
             "solver": make_solver(config.solver, config.solver_steps, config.damping),
             "l1": config.l1 * (config.batch_size if config.l1_reduction == "sum" else 1),
             "warmup": config.metric_warmup,
@@ -61,12 +59,3 @@ def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransfo
         return jax.tree.map(lambda g: -learning_rate * g / (jnp.abs(g) + eps), updates)
 
     return optax.stateless(update)
-
-
-def normalized_adam(learning_rate: float) -> optax.GradientTransformation:
-    """Adam on gradients scaled to norm 1.
-
-    The metric's gradient varies over orders of magnitude with the critic's error; under plain Adam one outlier stalls the
-    metric until the second moment has forgotten it, for thousands of steps.
-    """
-    return optax.chain(optax.normalize_by_update_norm(), optax.adam(learning_rate))

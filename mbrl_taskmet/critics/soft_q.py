@@ -60,14 +60,13 @@ class SoftQ:
         """L_task(ω) on real transitions, L_Q(ω, θ) on the model's (paper eqs. 9–10)."""
         return self.error(self.predict(params, transitions), self.target(target_params, transitions))
 
-    def act(self, params: PyTree, key: jax.Array, observation: jax.Array) -> jax.Array:
-        """An action, int scalar, from softmax(Q(s, ·)/α) with Q the mean of the heads. `key` is consumed."""
-        logits = jnp.mean(self.action_values(params, observation), axis=0) / self.temperature
-        return jax.random.categorical(key, logits)
+    def act(self, params: PyTree, key: jax.Array, observation: jax.Array, epsilon: jax.Array | float = 0.0) -> jax.Array:
+        """An action, int scalar, from softmax(Q(s, ·)/α) with Q the mean of the heads, or uniform with probability ε.
 
-    def explore(self, key: jax.Array) -> jax.Array:
-        """An action, int scalar, uniformly at random. `key` is consumed."""
-        return jax.random.randint(key, (), 0, self.num_actions)
+        `key` is consumed. One draw from the mixture of the two.
+        """
+        soft = jax.nn.softmax(jnp.mean(self.action_values(params, observation), axis=0) / self.temperature)
+        return jax.random.categorical(key, jnp.log((1 - epsilon) * soft + epsilon / self.num_actions))
 
     def encode(self, action: jax.Array) -> jax.Array:
         """The action as the vector (m,) that models and the replay see: one-hot."""
