@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -38,7 +39,8 @@ def _prepare(run: Run) -> Environment:
 
     # Each seed is a device of its own on a CPU: its small matrix products run faster alone than batched, and the operating
     # system spreads the devices over the cores.
-    jax.config.update("jax_num_cpu_devices", min(run.config.seeds or 1, MAX_CPU_DEVICES))
+    with contextlib.suppress(RuntimeError):  # JAX has started already, in a program that calls this: use what it has
+        jax.config.update("jax_num_cpu_devices", min(run.config.seeds, MAX_CPU_DEVICES))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "mbrl_taskmet"))
 
@@ -78,15 +80,15 @@ def _train(run: Run, env: Environment, checkpoint_share: float) -> int:
     checkpoints.save(start, begin)
     recorder = Recorder(directory, resume_at=start if run.resumed else None)
     compile_seconds = trainer.compile(begin) if start < config.steps else None
-    stopped = _Interrupt()
-    for step, carry, rows in _chunks(run, env, trainer, recorder, begin, start):
-        recorder.write(rows)
-        if step == config.steps or stopped or checkpoints.due():
-            checkpoints.save(step, carry)
-        if stopped and step < config.steps:
-            recorder.close()
-            print(f"stopped at step {step}; to go on: {sys.executable} -m {_module()} --resume {directory}", file=sys.stderr)
-            return 130
+    with _Interrupt() as stopped:
+        for step, carry, rows in _chunks(run, env, trainer, recorder, begin, start):
+            recorder.write(rows)
+            if step == config.steps or stopped or checkpoints.due():
+                checkpoints.save(step, carry)
+            if stopped and step < config.steps:
+                recorder.close()
+                print(f"stopped at step {step}; to go on: python -m {_module()} --resume {directory}", file=sys.stderr)
+                return 130
     recorder.close()
     return _finish(run, env, recorder.rows, compile_seconds)
 
@@ -137,9 +139,13 @@ def _finish(run: Run, env: Environment, rows: list[Row], compile_seconds: float 
 class _Interrupt:
     """True after the first Ctrl-C, so that the chunk under way can end; a second one interrupts as usual."""
 
-    def __init__(self) -> None:
+    def __enter__(self) -> _Interrupt:
         self._caught = False
-        signal.signal(signal.SIGINT, self._catch)
+        self._before = signal.signal(signal.SIGINT, self._catch)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
     def __bool__(self) -> bool:
         return self._caught
