@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
@@ -25,7 +26,7 @@ def main(environment: str, argv: list[str] | None = None) -> int:
     """Run the agent for the gymnax environment `environment`; the exit code is 0, 2 for bad input, 130 after Ctrl-C."""
     try:
         options = parse(environment, argv)
-        run = (resumed_run if options.resume else new_run)(environment, options)
+        run = (new_run if options.resume is None else resumed_run)(environment, options)
         env = _prepare(run)
         return _train(run, env, options.checkpoint_share)
     except ConfigError as error:
@@ -72,14 +73,11 @@ def _train(run: Run, env: Environment, checkpoint_share: float) -> int:
     config, directory = run.config, run.directory
     trainer = Trainer(env, make_method(env, config), config)
     checkpoints = Checkpoints(directory / "checkpoints", trainer, checkpoint_share)
-    if run.resumed:
-        start, begin = checkpoints.restore()
-    else:
-        start, begin = 0, trainer.init()
+    start, begin = checkpoints.restore() if run.resumed else (0, trainer.init())
     write_json(directory / "config.json", run.to_json())
     checkpoints.save(start, begin)
     recorder = Recorder(directory, resume_at=start if run.resumed else None)
-    compile_seconds = trainer.compile(begin) if start < config.steps else None
+    compile_seconds = trainer.compile() if start < config.steps else None
     with _Interrupt() as stopped:
         for step, carry, rows in _chunks(run, env, trainer, recorder, begin, start):
             recorder.write(rows)
@@ -87,7 +85,10 @@ def _train(run: Run, env: Environment, checkpoint_share: float) -> int:
                 checkpoints.save(step, carry)
             if stopped and step < config.steps:
                 recorder.close()
-                print(f"stopped at step {step}; to go on: python -m {_module()} --resume {directory}", file=sys.stderr)
+                print(
+                    f"stopped at step {step}; to go on: python -m {_module()} --resume {shlex.quote(str(directory))}",
+                    file=sys.stderr,
+                )
                 return 130
     recorder.close()
     return _finish(run, env, recorder.rows, compile_seconds)
@@ -130,7 +131,8 @@ def _finish(run: Run, env: Environment, rows: list[Row], compile_seconds: float 
     plot_run(rows, env.state_names, f"{run.config.method} on {env.name}", run.directory / "curves.png")
     interval = summary["ci95"]
     spread = f", 95 % interval {interval[0]:.1f} to {interval[1]:.1f}" if interval else ""
-    print(f"final return {summary['mean']:.1f}{spread} over {run.config.seeds} seed(s), "
+    score = "unknown" if summary["mean"] is None else f"{summary['mean']:.1f}"
+    print(f"final return {score}{spread} over {run.config.seeds} seed(s), "
           f"{summary['steps_per_second']:.0f} steps per second")  # fmt: skip
     print(f"curves: {run.directory / 'curves.png'}    tensorboard --logdir {run.directory / 'tensorboard'}")
     return 0

@@ -47,7 +47,11 @@ def new_run(environment: str, options: Options) -> Run:
     root = Path(options.logdir or "runs/logs")
     name = options.name or _name(environment, distractors, config, options.given)
     directory = root / name
-    if directory.exists() and options.name:
+    try:
+        taken = directory.exists()
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be a directory ({error.strerror}); give another --name or --logdir") from None
+    if taken and options.name:
         raise ConfigError(f"{directory} exists; give another --name, or --resume {directory}")
     count = 1
     while directory.exists():
@@ -62,10 +66,14 @@ def resumed_run(environment: str, options: Options) -> Run:
     Raises:
         ConfigError: no run, a damaged one, one of newer code or of other settings.
     """
-    directory = Path(options.resume or "")
+    if not options.resume:
+        raise ConfigError("--resume is empty; give the directory of a run")
+    directory = Path(options.resume)
     path = directory / "config.json"
     if not path.is_file():
         raise ConfigError(f"{directory} holds no run (no config.json in it); give a run's directory to --resume")
+    if not any((directory / "checkpoints" / "state").glob("[0-9]*")):
+        raise ConfigError(f"{directory} holds no checkpoint, so it ended before it began; start it again without --resume")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         if saved["format"] > FORMAT:

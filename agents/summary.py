@@ -23,6 +23,7 @@ def summarize(run: Run, rows: list[Row], compile_seconds: float | None) -> dict[
     """
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
     returns = [row["eval/return"] for row in last]
+    known = [value for value in returns if value is not None]
     device = jax.devices()[0]
     return {
         "config": run.to_json(),
@@ -32,9 +33,9 @@ def summarize(run: Run, rows: list[Row], compile_seconds: float | None) -> dict[
         "seeds": [row["seed"] for row in last],
         "env_steps": last[0]["step"],
         "final_return": returns,
-        "mean": mean(returns),
-        "iqm": iqm(returns),
-        "ci95": ci95(returns),
+        "mean": mean(known) if known else None,
+        "iqm": iqm(known) if known else None,
+        "ci95": ci95(known),
         "model_mse": [row["train/model_mse"] for row in last],
         "model_mse_state": [row["train/model_mse_state"] for row in last],
         "metric_diagonal": [row.get("metric/diagonal") for row in last],

@@ -23,20 +23,9 @@ class _Probe(Environment):
         return type(self).__name__
 
 
-class ConstantReward(_Probe):
-    """Reward 1 in a one-step episode, whatever is done: Q = 1 everywhere. Tests the reward model and the regression."""
-
-    def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
-        return (), jnp.zeros(1)
-
-    def transition(
-        self, key: jax.Array, state: State, action: jax.Array
-    ) -> tuple[State, jax.Array, jax.Array, jax.Array, jax.Array]:
-        return (), jnp.zeros(1), jnp.ones(()), jnp.array(True), jnp.array(False)
-
-
 class DiscountedReward(_Probe):
-    """Two steps, the reward 1 after the second: Q = γ at 0 and 1 at 1. Tests the bootstrap through the model's next state."""
+    """Two steps, the reward 1 after the second: Q = γ at 0 and 1 at 1. Tests the
+    reward model, the regression, and the bootstrap through the model's next state."""
 
     max_episode_steps = 2
 
@@ -80,5 +69,5 @@ class Walk(_Probe):
         return state, state[None].astype(float), jnp.where(done, jnp.sign(state) * 1.0, 0.0), done, jnp.array(False)
 
 
-PROBES = (ConstantReward, DiscountedReward, MatchObservation, Walk)
+PROBES = (DiscountedReward, MatchObservation, Walk)
 """In the order in which to debug."""

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import shutil
 import time
+import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ import numpy as np
 from mbrl_taskmet.config import ConfigError
 from mbrl_taskmet.replay import Replay
 from mbrl_taskmet.training import Carry, Trainer
+
+_CHECKSUM = "crc32"
 
 
 class Checkpoints:
@@ -61,10 +66,11 @@ class Checkpoints:
         begin = time.monotonic()
         rows = carry.replay.reward.shape[1]
         first = max(self._saved_steps[-1] if self._saved_steps else 0, step - rows + 1)
-        if first < step:
-            block = _rows(carry.replay, jnp.arange(first, step) % rows)
-            self._write_block(f"{first}-{step}", self._to_host(block._asdict()))
-        self._manager.save(step, args=self._args.StandardSave(self._to_host(_named(_without_replay(carry))[0])))
+        with jax.enable_x64(self._trainer.config.x64):
+            if first < step:
+                block = _rows(carry.replay, jnp.arange(first, step) % rows)
+                self._write_block(f"{first}-{step}", self._to_host(block._asdict()))
+            self._manager.save(step, args=self._args.StandardSave(self._to_host(_named(_without_replay(carry))[0])))
         self._drop_blocks(step, rows)
         self._last = time.monotonic()
         self._cost = self._last - begin
@@ -78,44 +84,52 @@ class Checkpoints:
         step = self.latest
         if step is None:
             raise ConfigError(f"{self._blocks.parent} holds no checkpoint; give the directory of a run to --resume")
-        carry = self._trainer.init()
-        names, structure = _named(_without_replay(carry))
-        try:
-            saved = self._manager.restore(step, args=self._args.StandardRestore())
-            blocks = [self._read_block(block) for block in self._find_blocks() if _span(block)[1] <= step]
-        except Exception as error:  # orbax raises whatever its storage does
-            reason = " ".join(str(error).split())[:120]
-            raise ConfigError(
-                f"the checkpoint at step {step} in {self._blocks.parent} is damaged ({reason}); "
-                f"remove {self._blocks.parent / 'state' / str(step)} to go on from the one before"
-            ) from None
-        seeds = self._trainer.config.seeds
-        for name, like in names.items():
-            if name not in saved or saved[name].shape != (seeds, *like.shape[1:]) or saved[name].dtype != like.dtype:
-                raise ConfigError(f"the checkpoint in {self._blocks.parent} does not fit its configuration at {name}; "
-                                  "resume it with the config.json it was written with")  # fmt: skip
-        leaves = [self._to_device(saved[name]) for name in names]
-        restored = _unnamed(structure, leaves)
-        memory = self._fill(carry.replay, blocks, restored, step)
+        mend = f"remove {self._blocks.parent / 'state' / str(step)} to go on from the one before"
+        saved = _read(
+            f"the checkpoint at step {step}", mend, lambda: self._manager.restore(step, args=self._args.StandardRestore())
+        )
+        with jax.enable_x64(self._trainer.config.x64):
+            carry = self._trainer.init()
+            names, structure = _named(_without_replay(carry))
+            seeds = self._trainer.config.seeds
+            for name, like in names.items():
+                if name not in saved or saved[name].shape != (seeds, *like.shape[1:]) or saved[name].dtype != like.dtype:
+                    raise ConfigError(f"the checkpoint in {self._blocks.parent} does not fit its configuration at {name}; "
+                                      "resume it with the config.json it was written with")  # fmt: skip
+            restored = _unnamed(structure, [self._to_device(saved[name]) for name in names])
+            memory = self._fill(carry.replay, restored.observation, step)
         for block in self._find_blocks():
             if _span(block)[1] > step:
                 shutil.rmtree(block)
         self._saved_steps = [_span(block)[1] for block in self._find_blocks()]
         return step, restored._replace(replay=memory)
 
-    def _fill(self, memory: Replay, blocks: list[tuple[int, int, Replay]], carry: Carry, step: int) -> Replay:
+    def _fill(self, memory: Replay, observation: jax.Array, step: int) -> Replay:
+        """The replay before `step`, from its blocks one at a time, and `observation`, the next step's."""
         rows = memory.reward.shape[1]
         write = jax.jit(_set_rows, donate_argnums=0)
-        for first, last, block in blocks:
-            keep = max(first, step - rows + 1)
-            if keep < last:
-                values = jax.tree.map(lambda x, skip=keep - first: self._to_device(x[:, skip:]), block)
-                memory = write(memory, jnp.arange(keep, last) % rows, values)
-        current = memory.observation.at[:, step % rows].set(carry.observation)
+        done = oldest = max(0, step - rows + 1)
+        for block in self._find_blocks():
+            first, last = _span(block)
+            if first > done or last > step or last <= oldest:
+                continue
+            arrays = _read(
+                f"the replay block {block}", "restore it from a copy or start the run again",
+                partial(self._checkpointer.restore, block),
+            )  # fmt: skip
+            keep = max(first, oldest)
+            values = Replay(**{name: self._to_device(array[:, keep - first :]) for name, array in arrays.items()})
+            memory, done = write(memory, jnp.arange(keep, last) % rows, values), last
+        if done < step:
+            raise ConfigError(
+                f"{self._blocks} lacks the replay of steps {done} to {step}; restore it from a copy or start the run again"
+            )
+        current = memory.observation.at[:, step % rows].set(observation)
         return memory._replace(observation=jax.device_put(current, self._trainer.sharding))
 
     def _to_host(self, arrays: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-        return {name: np.asarray(array)[: self._trainer.config.seeds] for name, array in arrays.items()}
+        host = {name: np.asarray(array)[: self._trainer.config.seeds] for name, array in arrays.items()}
+        return host | {_CHECKSUM: np.array([_checksum(host)], np.uint32)}
 
     def _to_device(self, array: np.ndarray) -> jax.Array:
         filling = [(0, self._trainer.padded_seeds - array.shape[0])] + [(0, 0)] * (array.ndim - 1)
@@ -130,15 +144,32 @@ class Checkpoints:
         self._checkpointer.wait_until_finished()
         self._saved_steps.append(_span(self._blocks / name)[1])
 
-    def _read_block(self, block: Path) -> tuple[int, int, Replay]:
-        return (*_span(block), Replay(**self._checkpointer.restore(block)))
-
     def _drop_blocks(self, step: int, rows: int) -> None:
         """Remove the blocks that no kept checkpoint needs any more."""
         oldest = min([*self._manager.all_steps(), step])
         for block in self._find_blocks():
             if _span(block)[1] <= oldest - rows + 1:
                 shutil.rmtree(block)
+
+
+def _read(what: str, mend: str, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What `read` gives, without its checksum, or a ConfigError that names the damage."""
+    try:
+        arrays = dict(read())
+        checksum = arrays.pop(_CHECKSUM)
+    except Exception as error:  # orbax raises whatever its storage does
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ConfigError(f"{what} is damaged ({reason}); {mend}") from None
+    if int(checksum[0]) != _checksum(arrays):
+        raise ConfigError(f"{what} is damaged (its checksum differs); {mend}")
+    return arrays
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> int:
+    total = 0
+    for name in sorted(arrays):
+        total = zlib.crc32(arrays[name].tobytes(), zlib.crc32(name.encode(), total))
+    return total
 
 
 def _without_replay(carry: Carry) -> Any:

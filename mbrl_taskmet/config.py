@@ -139,6 +139,8 @@ class Config:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
+        if self.seed + self.seeds > 2**31:
+            raise ConfigError(f"--seed is {self.seed}; give one under {2**31 - self.seeds}, for random keys take 31 bits")
         if self.batch_size > self.steps:
             raise ConfigError(f"--batch-size {self.batch_size} is more than --steps {self.steps}; give more steps")
         if self.batch_size > self.random_steps + 1:
@@ -215,7 +217,7 @@ def _preset(config: Config, noisy: bool) -> dict[str, Any]:
         "metric": metric,
         "metric_input": metric_input,
         "normalize": metric != "scalar",
-        "metric_floor": 0.0 if published else 0.1,
+        "metric_floor": 0.0 if published else 0.5,
         "metric_hidden": None if metric_input == "none" else (32, 32),
         "metric_start": "identity",
         "metric_lr": 1e-3,

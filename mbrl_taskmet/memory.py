@@ -29,7 +29,8 @@ def required_bytes(env: Environment, config: Config) -> int:
     if config.metric is not None:
         entries = {"scalar": 1, "diagonal": n, "full": n * n}[config.metric]
         conditional = config.metric_input != "none"
-        learner += mlp(n + m, max(config.metric_hidden or (1,)), entries) if conditional else (n + m) * entries
+        copies = n + m if config.metric_start == "published" and config.metric == "diagonal" else 1
+        learner += mlp(n + m, max(config.metric_hidden or (1,)), entries) if conditional else copies * entries
         batch += config.batch_size * entries if conditional else entries
     dense = dynamics**2 if config.solver == "dense" else 0
     # parameters, two Adam moments, gradients and Krylov vectors; a batch and its tangents

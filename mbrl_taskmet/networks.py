@@ -22,9 +22,9 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for width in self.hidden:
-            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x))
+            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5), param_dtype=x.dtype)(x))
         last = nn.initializers.orthogonal(self.last_scale) if self.last_scale else nn.initializers.zeros_init()
-        return nn.Dense(self.outputs, kernel_init=last)(x)
+        return nn.Dense(self.outputs, kernel_init=last, param_dtype=x.dtype)(x)
 
 
 def apply(network: nn.Module, params: PyTree, inputs: jax.Array) -> jax.Array:

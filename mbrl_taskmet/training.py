@@ -108,18 +108,18 @@ class Trainer:
     def init(self) -> Carry:
         """The start of every seed, on its device."""
         with jax.enable_x64(self.config.x64):
-            seeds = self.config.seed + jnp.arange(self.padded_seeds, dtype=jnp.int32)
-            return self._init(jax.device_put(seeds, self.sharding))
+            return self._init(self._seeds())
 
     def chunk(self, carry: Carry, start: int) -> tuple[Carry, Report]:
         """Advance every seed from step `start` by the steps between two evaluations, then evaluate. `carry` is donated."""
         with jax.enable_x64(self.config.x64):
             return self._chunk(carry, jnp.int32(start))
 
-    def compile(self, carry: Carry) -> float:
+    def compile(self) -> float:
         """Compile the chunk ahead of its first use; seconds taken."""
         begin = time.monotonic()
         with jax.enable_x64(self.config.x64):
+            carry = jax.tree.map(self._on_devices, jax.eval_shape(self._init, self._seeds()))
             self._chunk = self._chunk.lower(carry, jnp.int32(0)).compile()
         return time.monotonic() - begin
 
@@ -131,6 +131,12 @@ class Trainer:
         for step in range(start, self.config.steps, self.config.eval_every):
             carry, report = self.chunk(carry, step)
             yield step + self.config.eval_every, carry, jax.tree.map(lambda x: np.asarray(x)[: self.config.seeds], report)
+
+    def _seeds(self) -> jax.Array:
+        return jax.device_put(self.config.seed + jnp.arange(self.padded_seeds, dtype=jnp.int32), self.sharding)
+
+    def _on_devices(self, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.sharding)
 
     def _init_seed(self, seed: jax.Array) -> Carry:
         key = jax.random.fold_in(jax.random.key(0), seed)

@@ -66,7 +66,7 @@ class SoftQ:
         `key` is consumed. One draw from the mixture of the two.
         """
         soft = jax.nn.softmax(jnp.mean(self.action_values(params, observation), axis=0) / self.temperature)
-        return jax.random.categorical(key, jnp.log((1 - epsilon) * soft + epsilon / self.num_actions))
+        return jax.random.categorical(key, jnp.log((1 - epsilon) * soft + epsilon / self.num_actions)).astype(jnp.int32)
 
     def encode(self, action: jax.Array) -> jax.Array:
         """The action as the vector (m,) that models and the replay see: one-hot."""
