@@ -72,8 +72,6 @@ def resumed_run(environment: str, options: Options) -> Run:
     path = directory / "config.json"
     if not path.is_file():
         raise ConfigError(f"{directory} holds no run (no config.json in it); give a run's directory to --resume")
-    if not any((directory / "checkpoints" / "state").glob("[0-9]*")):
-        raise ConfigError(f"{directory} holds no checkpoint, so it ended before it began; start it again without --resume")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         if saved["format"] > FORMAT:
@@ -97,7 +95,10 @@ def resumed_run(environment: str, options: Options) -> Run:
     steps = options.given.get("steps", config.steps)
     if steps < config.steps:
         raise ConfigError(f"--steps {steps} is less than the {config.steps} of {directory}; give more to extend it")
-    return dataclasses.replace(run, config=dataclasses.replace(config, steps=steps).resolve(noisy=run.distractors > 0))
+    config = dataclasses.replace(config, steps=steps).resolve(noisy=run.distractors > 0)
+    if not any((directory / "checkpoints" / "state").glob("[0-9]*")):
+        raise ConfigError(f"{directory} holds no checkpoint, so it ended before it began; start it again without --resume")
+    return dataclasses.replace(run, config=config)
 
 
 def _name(environment: str, distractors: int, config: Config, given: dict[str, Any]) -> str:

@@ -63,7 +63,7 @@ class Config:
     model_optimizer: str = option(None, "adam, or every step as Adam's first one, about lr·sign(gradient)",
                                          choices=("adam", "first_adam"))  # fmt: skip
     model_lr: float = option(1e-3, "model's learning rate, per update")
-    critic_lr: float = option(3e-4, "critic's Adam learning rate, per update")
+    critic_lr: float = option(None, "critic's Adam learning rate, per update")
     temperature: float = option(0.01, "α of the soft value, in units of reward")
     discount: float = option(0.99, "γ, per environment step")
     tau: float = option(0.01, "τ of the target network's moving average, per update")
@@ -232,6 +232,7 @@ def _preset(config: Config, noisy: bool) -> dict[str, Any]:
         "critic_solver_steps": SOLVERS[critic_solver][0],
         "critic_damping": SOLVERS[critic_solver][1],
         "model_optimizer": "adam",
+        "critic_lr": 3e-4 if published else 1e-3,
     }
     if config.preset == "paper-code":
         values |= {"metric_start": "published", "l1_reduction": "sum"}

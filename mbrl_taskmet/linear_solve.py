@@ -137,7 +137,10 @@ class NormalCG(Solver):
 
 @dataclass(frozen=True)
 class Minres(Solver):
-    """MINRES (Paige & Saunders 1975), `steps` products: the smallest residual in the Krylov space, H indefinite or not."""
+    """MINRES (Paige & Saunders 1975), `steps` products: the smallest residual in the Krylov space, H indefinite or not.
+
+    For an exactly singular H give a damping: beyond the Krylov space rounding would be solved for.
+    """
 
     steps: int = 5
 
@@ -154,7 +157,8 @@ class Minres(Solver):
             rho1 = jnp.hypot(rho0, beta_new)
             rho2 = s * alpha + c_old * c * beta
             rho3 = s_old * beta
-            c_new, s_new = _safe_divide(rho0, rho1), _safe_divide(beta_new, rho1)
+            c_new = _safe_divide(rho0, rho1)
+            s_new = jnp.where(rho1 == 0, 1.0, _safe_divide(beta_new, rho1))  # H annihilates v: the residual stays
             w_new = _safe_divide(v - rho3 * w_old - rho2 * w, rho1)
             u = u + c_new * eta * w_new
             v_new = _safe_divide(v_new, beta_new)
@@ -187,7 +191,7 @@ class Dense(Solver):
 
 @dataclass(frozen=True)
 class Neumann(Solver):
-    """Truncated Neumann series u = η Σ_{k ≤ steps} (I − ηH)^k g (Lorraine et al. 2020), `steps` products.
+    """Truncated Neumann series u = η Σ_{k < steps} (I − ηH)^k g (Lorraine et al. 2020), `steps` products.
 
     Converges for positive definite H with η < 2/λmax; directions of negative curvature grow by 1 + η|λ| a step, bounded
     because `steps` is.

@@ -24,6 +24,7 @@ Input = Literal["none", "state", "state_action"]
 KINDS: tuple[Kind, ...] = ("scalar", "diagonal", "full")
 INPUTS: tuple[Input, ...] = ("none", "state", "state_action")
 
+_LEAST = 1e-12  # keeps the norm above 0 where every softplus underflows; its square is still a float32
 _SOFTPLUS_OF_1 = 0.5413248546129181  # log(e − 1): softplus of it is 1
 
 
@@ -71,8 +72,9 @@ class Metric:
 
     def __call__(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
         """Λ_φ(x) for one observation (n,) and action (m,)."""
-        matrix = self._normalized(self._semidefinite(self._raw(params, observation, action)))
+        matrix = self._semidefinite(self._raw(params, observation, action))
         identity = jnp.eye(self.size, dtype=matrix.dtype) if self.kind == "full" else 1.0
+        matrix = self._normalized(matrix + _LEAST * identity)
         return self._normalized(self.floor * identity + (1 - self.floor) * matrix)
 
     def diagonal(self, matrix: jax.Array) -> jax.Array:

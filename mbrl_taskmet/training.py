@@ -102,7 +102,7 @@ class Trainer:
         self.sharding = NamedSharding(Mesh(np.array(devices), ("seed",)), PartitionSpec("seed"))
         # LLVM's optimisation takes most of a compilation on a CPU and gains nothing measurable beyond these levels.
         start, chunk = ({"xla_backend_optimization_level": level} if devices[0].platform == "cpu" else {} for level in (0, 1))
-        self._init = jax.jit(self._sharded(jax.vmap(self._init_seed)), compiler_options=start)
+        self._init = jax.jit(self._sharded(self._init_seeds), compiler_options=start)
         self._chunk: Any = jax.jit(self._sharded(self._all_seeds), donate_argnums=0, compiler_options=chunk)
 
     def init(self) -> Carry:
@@ -138,12 +138,18 @@ class Trainer:
     def _on_devices(self, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.sharding)
 
+    def _init_seeds(self, seeds: jax.Array) -> Carry:
+        carry = jax.lax.map(self._init_seed, seeds)  # one after the other: see `SoftQ.init`
+        rows = min(self.config.replay_capacity or self.config.steps, self.config.steps)
+        create = partial(
+            replay.create, rows, action=self.method.critic.encode(jnp.int32(0)), state_size=len(self.env.state_names)
+        )
+        return carry._replace(replay=jax.vmap(create)(carry.observation))
+
     def _init_seed(self, seed: jax.Array) -> Carry:
         key = jax.random.fold_in(jax.random.key(0), seed)
         key, learner_key, env_key = jax.random.split(key, 3)
         env_state, observation = self.env.reset(env_key)
-        action = self.method.critic.encode(jnp.int32(0))
-        rows = min(self.config.replay_capacity or self.config.steps, self.config.steps)
         return Carry(
             key=key,
             learner=self.method.init(learner_key),
@@ -151,7 +157,7 @@ class Trainer:
             observation=observation,
             failed_step=jnp.int32(-1),
             failed_part=jnp.int32(-1),
-            replay=replay.create(rows, observation, action, len(self.env.state_names)),
+            replay=None,  # type: ignore[arg-type]
         )
 
     def _sharded(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -36,7 +36,8 @@ class SoftQ:
     def init(self, key: jax.Array) -> PyTree:
         """Parameters ω of both heads, stacked on a leading axis of 2. `key` is consumed."""
         inputs = jnp.zeros(self._observation_size)
-        return jax.vmap(lambda k: self._network.init(k, inputs))(jax.random.split(key))
+        # One after the other: jaxlib 0.10.2 deadlocks in large batched QR decompositions on several CPU devices at once.
+        return jax.lax.map(lambda k: self._network.init(k, inputs), jax.random.split(key))
 
     def action_values(self, params: PyTree, observation: jax.Array) -> jax.Array:
         """Q_ω(s, ·) of both heads: (..., n) → (2, ..., actions)."""
