@@ -34,14 +34,14 @@ FOR_INDEFINITE = ("normal_cg", "minres", "dense")
 TRUNCATED = {name: solver(steps=3, damping=0.0) for name, solver in SOLVERS.items()}
 
 
-def matrix(eigenvalues: Sequence[float], seed: int = 0) -> jax.Array:
+def matrix(eigenvalues: Sequence[float], seed: int = 0) -> np.ndarray:
     """A symmetric matrix with these eigenvalues."""
     vectors, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(eigenvalues),) * 2))
-    return jnp.array(vectors * np.array(eigenvalues) @ vectors.T)
+    return vectors * np.array(eigenvalues) @ vectors.T
 
 
-def vector(size: int, seed: int = 1) -> jax.Array:
-    return jnp.array(np.random.default_rng(seed).normal(size=size))
+def vector(size: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=size)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -67,13 +67,11 @@ def test_solves_a_definite_system(name: str, damping: float) -> None:
     assert solution.residual < 1e-10
 
 
-@pytest.mark.parametrize("damping", [0.0, 0.3])
 @pytest.mark.parametrize("name", FOR_INDEFINITE)
-def test_solves_an_indefinite_system(name: str, damping: float) -> None:
+def test_solves_an_indefinite_system(name: str) -> None:
     h, g = matrix(INDEFINITE), vector(6)
-    solution = solve(damped(CONVERGED[name], damping), h, g)
-    # condition number at most 8; normal equations square it
-    np.testing.assert_allclose(solution.value, np.linalg.solve(h + damping * np.eye(6), g), rtol=1e-9)
+    # condition number 4; normal equations square it
+    np.testing.assert_allclose(solve(CONVERGED[name], h, g).value, np.linalg.solve(h, g), rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", FOR_INDEFINITE)
@@ -100,12 +98,11 @@ def test_a_right_hand_side_that_h_annihilates_leaves_the_whole_residual(name: st
     assert np.linalg.norm(solution.value) <= 3  # nothing to gain, so no further than the identity's g
 
 
-@pytest.mark.parametrize("damping", [0.0, 0.4])
 @pytest.mark.parametrize("name", TRUNCATED)
-def test_the_residual_is_that_of_the_returned_value(name: str, damping: float) -> None:
+def test_the_residual_is_that_of_the_returned_value_in_the_damped_system(name: str) -> None:
     h, g = matrix(INDEFINITE), vector(6)
-    solution = solve(damped(TRUNCATED[name], damping), h, g)
-    truth = np.linalg.norm(g - (h + damping * np.eye(6)) @ solution.value) / np.linalg.norm(g)
+    solution = solve(damped(TRUNCATED[name], 0.4), h, g)
+    truth = np.linalg.norm(g - (h + 0.4 * np.eye(6)) @ solution.value) / np.linalg.norm(g)
     assert solution.residual == pytest.approx(float(truth), rel=1e-9, abs=1e-12)  # a recursion of three steps
 
 
@@ -114,7 +111,7 @@ def test_a_pytree_is_solved_as_its_flat_vector(name: str) -> None:
     tree = {"weights": vector(4).reshape(2, 2), "rest": (vector(1, seed=2), jnp.array(0.3))}
     flat, unravel = ravel_pytree(tree)
     h = matrix(DEFINITE)
-    solution = TRUNCATED[name](lambda v: unravel(h @ ravel_pytree(v)[0]), tree)
+    solution = jax.jit(lambda h, tree: TRUNCATED[name](lambda v: unravel(h @ ravel_pytree(v)[0]), tree))(h, tree)
     assert jax.tree.map(jnp.shape, solution.value) == jax.tree.map(jnp.shape, tree)
     np.testing.assert_allclose(ravel_pytree(solution.value)[0], solve(TRUNCATED[name], h, flat).value, rtol=1e-12)
 
@@ -147,7 +144,7 @@ def test_the_gradient_through_a_converged_solver_is_the_inverse(name: str) -> No
     h, g, c = matrix(DEFINITE), vector(6), vector(6, seed=3)
     exact = {"cg": CG(6), "gauss_newton": GaussNewton(6, damping=0.0), "normal_cg": NormalCG(6), "minres": Minres(6)}
     solver = exact.get(name, CONVERGED[name])
-    by_h, by_g = jax.grad(lambda h, g: c @ solve(solver, h, g).value, argnums=(0, 1))(h, g)
+    by_h, by_g = jax.jit(jax.grad(lambda h, g: c @ solve(solver, h, g).value, argnums=(0, 1)))(h, g)
     left, u = np.linalg.solve(h, c), np.linalg.solve(h, g)
     # d(cᵀH⁻¹g) = (H⁻¹c)ᵀ(dg − dH u); symmetric part only, since a solver may use H's symmetry. Last steps divide by the
     # rounding-prone last residuals, which costs about half the digits.
@@ -155,30 +152,27 @@ def test_the_gradient_through_a_converged_solver_is_the_inverse(name: str) -> No
     np.testing.assert_allclose(by_h + by_h.T, -np.outer(left, u) - np.outer(u, left), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("steps", [1, 5])
-def test_normal_cg_is_cg_on_the_squared_matrix(steps: int) -> None:
+def test_normal_cg_is_cg_on_the_squared_matrix() -> None:
     h, g = matrix(np.linspace(-2.0, 3.0, 20)), vector(20)
     squared, u, r = h @ h, np.zeros(20), h @ g
     p = r
-    for _ in range(steps):
+    for _ in range(5):
         length = r @ r / (p @ squared @ p)
         u, new = u + length * p, r - length * squared @ p
         r, p = new, new + new @ new / (r @ r) * p
-    solution = solve(NormalCG(steps), h, g)
+    solution = solve(NormalCG(5), h, g)
     np.testing.assert_allclose(solution.value, u, rtol=1e-10, atol=1e-11)  # rounding grows a hundredfold a step from the fourth
-    theirs = jaxopt.linear_solve.solve_normal_cg(lambda v: h @ v, g, maxiter=steps, tol=0.0)
+    theirs = jaxopt.linear_solve.solve_normal_cg(lambda v: h @ v, g, maxiter=5, tol=0.0)
     np.testing.assert_allclose(solution.value, theirs, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("steps", [1, 5])
-def test_cg_is_jaxopts(steps: int) -> None:
+def test_cg_is_jaxopts() -> None:
     h, g = matrix(np.linspace(0.5, 3.0, 20)), vector(20)
-    theirs = jaxopt.linear_solve.solve_cg(lambda v: h @ v, g, maxiter=steps, tol=0.0)
-    np.testing.assert_allclose(solve(CG(steps), h, g).value, theirs, rtol=1e-10)  # the same recursion
+    theirs = jaxopt.linear_solve.solve_cg(lambda v: h @ v, g, maxiter=5, tol=0.0)
+    np.testing.assert_allclose(solve(CG(5), h, g).value, theirs, rtol=1e-10)  # the same recursion
 
 
-@pytest.mark.parametrize("damping", [0.0, 0.2])
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize(("steps", "damping"), [(1, 0.0), (2, 0.2), (5, 0.2)])
 def test_minres_is_scipys(steps: int, damping: float) -> None:
     h, g = matrix(np.linspace(-2.0, 3.0, 20)), vector(20)
     theirs, _ = scipy.sparse.linalg.minres(np.array(h), np.array(g), shift=-damping, rtol=0.0, maxiter=steps)
@@ -187,11 +181,10 @@ def test_minres_is_scipys(steps: int, damping: float) -> None:
 
 
 def test_cg_stops_at_the_first_direction_without_positive_curvature() -> None:
-    g = jnp.array([1.0, 0.0, 1.0])
-    at_once = solve(CG(3), jnp.diag(jnp.array([-2.0, 1.0, 1.0])), g)
+    at_once = solve(CG(3), np.diag([-2.0, 1.0, 1.0]), np.array([1.0, 0.0, 1.0]))
     np.testing.assert_array_equal(at_once.value, np.zeros(3))
     assert at_once.residual == 1
-    later = jnp.diag(jnp.array([3.0, 1.0, -1.0]))  # curvature 2 along g, then negative
+    later, g = np.diag([3.0, 1.0, -0.5]), np.ones(3)  # curvatures 3.5, then −1.6; going on, the next would be 1.7
     np.testing.assert_allclose(solve(CG(3), later, g).value, solve(CG(1), later, g).value, rtol=1e-14)
 
 

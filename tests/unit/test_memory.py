@@ -1,0 +1,100 @@
+"""The memory a run is said to need, against the arrays it really has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from envs.base import Environment
+from envs.distractors import Distractors
+from envs.gymnax import GymnaxEnvironment
+from envs.probes import Walk
+from mbrl_taskmet.config import Config, ConfigError
+from mbrl_taskmet.make import make_method
+from mbrl_taskmet.memory import PROCESS_BYTES, check_memory, gigabytes, required_bytes
+from mbrl_taskmet.training import Trainer
+
+MEDIUM = {"steps": 50_000, "seeds": 3}
+
+
+def env(distractors: int = 100) -> Environment:
+    return Distractors(Walk(), distractors)
+
+
+def predicted(distractors: int = 100, **settings: Any) -> int:
+    """Beyond the process itself."""
+    return required_bytes(env(distractors), Config(**{**MEDIUM, **settings}).resolve()) - PROCESS_BYTES
+
+
+def real(distractors: int = 100, **settings: Any) -> int:
+    """Bytes of the carry of every seed; its shapes are known without making it."""
+    config = Config(**{**MEDIUM, **settings}).resolve()
+    trainer = Trainer(env(distractors), make_method(env(distractors), config), config)
+    with jax.enable_x64(config.x64):
+        carry = jax.eval_shape(jax.vmap(trainer._init_seed), jnp.arange(config.seeds, dtype=jnp.int32))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry))
+
+
+REPLAY_DOMINATES: list[dict[str, Any]] = [
+    {"method": "mle"},
+    {"method": "omd", "x64": True},
+    {"distractors": 512},
+    {"preset": "paper-code", "distractors": 50, "steps": 200_000},
+]
+LEARNER_COUNTS: list[dict[str, Any]] = [
+    {"replay_capacity": 2000},
+    {"distractors": 2000, "steps": 2000},
+    {"preset": "paper-code", "distractors": 512, "steps": 2000},
+    {"metric": "full", "metric_input": "state_action", "distractors": 16, "steps": 2000},
+]
+
+
+@pytest.mark.parametrize("settings", REPLAY_DOMINATES, ids=str)
+def test_the_prediction_is_what_the_arrays_take_and_at_most_a_fifth_more(settings: dict[str, Any]) -> None:
+    assert real(**settings) <= predicted(**settings) <= 1.2 * real(**settings)
+
+
+@pytest.mark.parametrize("settings", LEARNER_COUNTS, ids=str)
+def test_the_prediction_is_never_less_than_what_the_arrays_take(settings: dict[str, Any]) -> None:
+    assert real(**settings) <= predicted(**settings)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"distractors": 101}, {"steps": 51_000}, {"seeds": 4}, {"model_hidden": 64}, {"q_hidden": 64}, {"batch_size": 512},
+        {"x64": True}, {"metric_input": "state"}, {"solver": "dense"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_more_of_anything_needs_more_memory(more: dict[str, Any]) -> None:
+    assert predicted(**more) > predicted()
+
+
+def test_a_smaller_replay_needs_less_and_a_larger_one_than_the_run_no_more() -> None:
+    assert predicted(replay_capacity=10_000) < predicted()
+    assert predicted(replay_capacity=10**9) == predicted()
+
+
+def test_the_papers_run_with_512_distractors_stays_under_5_gigabytes() -> None:
+    config = Config(preset="paper").resolve()
+    assert (config.seeds, config.steps) == (10, 200_000)
+    assert required_bytes(Distractors(GymnaxEnvironment("CartPole-v1"), 512), config) < 5e9
+
+
+def test_what_does_not_fit_is_refused_with_its_size_and_what_there_is() -> None:
+    with pytest.raises(
+        ConfigError, match=r"100 distractors would need 1000000.0 GB and this machine has \d+\.\d GB; give fewer"
+    ):
+        check_memory(10**15, env())
+
+
+def test_what_fits_is_let_through() -> None:
+    check_memory(10**6, env())
+
+
+def test_gigabytes_are_for_people() -> None:
+    assert gigabytes(4_567_000_000) == "4.6 GB"

@@ -1,0 +1,242 @@
+"""The methods' gradients against finite differences of re-solved problems, and the published order of their updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from mbrl_taskmet.linear_solve import Dense, Identity
+from mbrl_taskmet.make import first_adam
+from mbrl_taskmet.methods import METHODS, MLE, OMD, Learner, Method, TaskMet
+from mbrl_taskmet.methods.omd import task_gradient
+from mbrl_taskmet.metric import INPUTS, Metric
+from mbrl_taskmet.networks import Model, ModelParams
+from mbrl_taskmet.replay import Transitions
+from tests.small_problem import (
+    BATCH,
+    CRITIC,
+    LR,
+    TAU,
+    M,
+    N,
+    make,
+    make_taskmet,
+    start,
+    task_loss,
+    theta_star,
+    weighted_loss,
+)  # fmt: skip
+
+PyTree = Any
+
+METRICS = {
+    f"{kind}-{input}-{'normalized' if normalize else 'free'}": Metric(N, M, kind, input, normalize, hidden=(3,))
+    for kind in ("scalar", "diagonal", "full")
+    for input in INPUTS
+    for normalize in (True, False)
+    if kind != "scalar" or not normalize
+} | {
+    "full-state_action-normalized": Metric(N, M, "full", "state_action", floor=0.3, hidden=(3,)),  # and its floor
+    "diagonal-none-published": Metric(N, M, published=True),
+}
+
+
+loss_gradient = jax.jit(jax.grad(weighted_loss))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_taskmets_gradient_is_that_of_the_re_solved_trilevel_problem(
+    x64: None, name: str, central_differences: Callable[..., PyTree], relative_error: Callable[..., float]
+) -> None:
+    metric = METRICS[name]
+    method = make_taskmet(metric, solver=Dense(), critic_solver=Dense())
+    learner, batch = start(method)
+    target_params, phi, reward = learner.target_params, learner.metric.params, learner.model.params.reward
+
+    @jax.jit
+    def matrices(phi: PyTree) -> jax.Array:
+        values = metric.batch(phi, batch.observation, batch.action)
+        return values if metric.kind == "full" else jax.vmap(metric.diagonal)(values)[:, :, None] * jnp.eye(N)
+
+    def outer(phi: PyTree) -> jax.Array:
+        theta = ModelParams(theta_star(solution, matrices(phi), batch), reward)
+        return task_loss(target_params, theta, batch)[0]
+
+    solution = theta_star(learner.model.params.dynamics, matrices(phi), batch)
+    slope = loss_gradient(solution, matrices(phi), batch)
+    assert all(jnp.abs(leaf).max() < 1e-13 for leaf in jax.tree.leaves(slope))  # solved to machine precision
+    theta = ModelParams(solution, reward)
+    _, omega = task_loss(target_params, theta, batch)
+    learner = learner._replace(model=learner.model._replace(params=theta), critic=learner.critic._replace(params=omega))
+    gradient, solved = jax.jit(method.metric_gradient)(learner, batch)
+
+    assert solved.residual < 1e-10
+    if name == "scalar-none-free":  # a constant factor moves no minimiser
+        assert jnp.abs(gradient).max() < 1e-12
+    else:  # differences of step 1e-5 are off by about 1e-8
+        assert relative_error(gradient, central_differences(outer, phi)) < 1e-6
+
+
+def test_omds_gradient_is_that_of_the_re_solved_bilevel_problem(
+    x64: None, central_differences: Callable[..., PyTree], relative_error: Callable[..., float]
+) -> None:
+    method = make(OMD)
+    learner, batch = start(method)
+    theta, target_params = learner.model.params, learner.target_params
+    learner = learner._replace(critic=learner.critic._replace(params=task_loss(target_params, theta, batch)[1]))
+    truth = central_differences(lambda theta: task_loss(target_params, theta, batch)[0], theta)
+    gradient, solved = jax.jit(lambda learner, batch: task_gradient(method, learner, batch, Dense()))(learner, batch)
+    assert solved.residual < 1e-10
+    assert relative_error(gradient, truth) < 1e-6  # differences of step 1e-5 are off by about 1e-9
+
+
+def test_the_identity_gives_minus_the_derivative_of_the_two_critic_gradients_product(
+    x64: None, relative_error: Callable[..., float]
+) -> None:
+    method = make(OMD, model=Model(N, M, (4,)))
+    learner, batch = start(method)
+    omega, target_params = learner.critic.params, learner.target_params
+
+    def product(theta: ModelParams) -> jax.Array:
+        real, imagined = (jax.grad(CRITIC.loss)(omega, target_params, b) for b in (batch, method.imagine(theta, batch)))
+        return ravel_pytree(real)[0] @ ravel_pytree(imagined)[0]
+
+    truth = jax.jit(jax.grad(lambda theta: -product(theta)))(learner.model.params)
+    gradient, _ = jax.jit(lambda learner, batch: task_gradient(method, learner, batch, Identity()))(learner, batch)
+    assert relative_error(gradient, truth) < 1e-12  # the same derivative, in another order
+
+
+def squared_error(method: Method, theta: ModelParams, batch: Transitions) -> jax.Array:
+    """‖ŝ' − s'‖² + (r̂ − r)², summed over dimensions, mean over the batch."""
+    imagined = method.imagine(theta, batch)
+    state = jnp.sum((imagined.next_observation - batch.next_observation) ** 2, axis=-1)
+    return jnp.mean(state + (imagined.reward - batch.reward) ** 2)
+
+
+def descend(params: PyTree, gradient: PyTree) -> PyTree:
+    return jax.tree.map(lambda p, g: p - LR * g, params, gradient)
+
+
+def critic_and_target_step(method: Method, learner: Learner, theta: ModelParams, batch: Transitions) -> tuple[PyTree, PyTree]:
+    """ω' along L_Q(·, θ) at the old ω̄, then ω̄' towards ω'."""
+    gradient = jax.grad(CRITIC.loss)(learner.critic.params, learner.target_params, method.imagine(theta, batch))
+    omega = descend(learner.critic.params, gradient)
+    return omega, jax.tree.map(lambda new, old: TAU * new + (1 - TAU) * old, omega, learner.target_params)
+
+
+def assert_learned(learner: Learner, *truth: PyTree, tolerance: float = 1e-10) -> None:
+    """θ, ω, ω̄ and φ are as given, up to the order of sums in float64."""
+    found = (learner.model.params, learner.critic.params, learner.target_params, learner.metric.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, truth)
+
+
+def test_mle_steps_the_model_then_the_critic_then_the_target(x64: None) -> None:
+    method = make(MLE)
+    learner, batch = start(method)
+    error = partial(squared_error, method)
+
+    @jax.jit
+    def expected(learner: Learner, batch: Transitions) -> tuple[PyTree, ...]:
+        theta = descend(learner.model.params, jax.grad(error)(learner.model.params, batch))
+        return theta, *critic_and_target_step(method, learner, theta, batch), ()
+
+    new, info = jax.jit(method.update)(learner, batch, jnp.int32(0))
+    assert_learned(new, *expected(learner, batch))
+    assert error(new.model.params, batch) < error(learner.model.params, batch)
+    assert jnp.isnan(info.residual)
+
+
+def test_omd_steps_the_critic_then_the_target_then_the_model_at_both_of_them(x64: None) -> None:
+    method = make(OMD)
+    learner, batch = start(method)
+
+    @jax.jit
+    def expected(learner: Learner, batch: Transitions) -> tuple[PyTree, ...]:
+        omega, target_params = critic_and_target_step(method, learner, learner.model.params, batch)
+        at = learner._replace(critic=learner.critic._replace(params=omega), target_params=target_params)
+        gradient, _ = task_gradient(method, at, batch, Identity())
+        return descend(learner.model.params, gradient), omega, target_params, ()
+
+    new, info = jax.jit(method.update)(learner, batch, jnp.int32(0))
+    assert_learned(new, *expected(learner, batch))
+    assert jnp.isfinite(info.residual)
+
+
+def test_taskmet_steps_the_model_under_the_old_metric_then_critic_target_and_metric(x64: None) -> None:
+    metric, l1 = METRICS["full-none-free"], 0.5
+    method = make_taskmet(metric, solver=Dense(), l1=l1)
+    learner, batch = start(method)
+
+    @jax.jit
+    def expected(learner: Learner, batch: Transitions) -> tuple[PyTree, ...]:
+        phi, inputs = learner.metric.params, (batch.observation, batch.action)
+
+        def loss(theta: ModelParams) -> jax.Array:
+            reward = jnp.mean((method.model.reward(theta.reward, *inputs) - batch.reward) ** 2)
+            return weighted_loss(theta.dynamics, metric.batch(phi, *inputs), batch) + reward
+
+        theta = descend(learner.model.params, jax.grad(loss)(learner.model.params))
+        omega, target_params = critic_and_target_step(method, learner, theta, batch)
+        model, critic = learner.model._replace(params=theta), learner.critic._replace(params=omega)
+        at = learner._replace(model=model, critic=critic, target_params=target_params)
+        gradient, _ = method.metric_gradient(at, batch)
+        penalty = jax.grad(lambda p: l1 * jnp.sum(jnp.abs(metric.batch(p, *inputs))) / BATCH)(phi)
+        return theta, omega, target_params, descend(phi, jax.tree.map(jnp.add, gradient, penalty))
+
+    new, info = jax.jit(method.update)(learner, batch, jnp.int32(0))
+    # one dense solve by two compilations: rounding times a condition number of at most 1e5
+    assert_learned(new, *expected(learner, batch), tolerance=1e-9)
+    assert info.residual < 1e-9
+
+
+def test_taskmets_metric_waits_for_the_warm_up_and_moves_at_every_so_many_steps() -> None:
+    method = make_taskmet(METRICS["diagonal-none-free"], metric_optimizer=optax.adam(LR), warmup=4, every=3)
+    learner, (_, batch) = method.init(jax.random.key(0)), start(method)
+    update, metrics, moved = jax.jit(method.update), learner.metric, []
+    for step in range(10):
+        learner, info = update(learner, batch, jnp.int32(step))
+        same = jax.tree.map(lambda a, b: bool(jnp.all(a == b)), learner.metric, metrics)
+        if not all(jax.tree.leaves(same)):  # the optimiser's state is left alone as well
+            moved.append(step)
+        assert jnp.isfinite(info.residual) == (step in moved)
+        metrics = learner.metric
+    assert moved == [6, 9]
+
+
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+@pytest.mark.parametrize("method", METHODS.values())
+def test_an_update_gives_back_the_types_it_was_given_in_the_default_precision(method: type[Method], precision: type) -> None:
+    adam = optax.adam(1e-3)
+    parts = {"model": Model(N, M, (3,)), "model_optimizer": adam, "critic_optimizer": adam}
+    extra = {"metric": Metric(N, M), "metric_optimizer": adam} if method is TaskMet else {}
+    built = make(method, **parts, **extra)
+    with jax.enable_x64(precision == np.float64):
+        learner = jax.eval_shape(built.init, jax.random.key(0))
+        batch = jax.eval_shape(lambda: start(make(MLE))[1])
+        new, _ = jax.eval_shape(built.update, learner, batch, jnp.int32(0))
+    # otherwise a chunk compiles again for its own output
+    types = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), (learner, new))
+    assert types[0] == types[1]
+    floats = {leaf.dtype for leaf in jax.tree.leaves(learner) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    assert floats == {np.dtype(precision)}
+
+
+def test_first_adam_is_adams_first_step_every_time() -> None:
+    params = {"a": jnp.ones(3), "b": jnp.zeros(())}
+    adam, ours = optax.adam(1e-3), first_adam(1e-3)
+    state = ours.init(params)
+    # around Adam's ε of 1e-8 the step is no longer lr·sign(g)
+    for scale in (1.0, 1e-3, 1e-8, 0.0):
+        gradient = {"a": scale * jnp.array([1.0, -2.0, 30.0]), "b": jnp.float32(-scale)}
+        truth, _ = adam.update(gradient, adam.init(params), params)
+        update, state = ours.update(gradient, state, params)
+        # Adam squares and roots what we take the absolute value of; 1e-16 squared is subnormal-free in float32
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), update, truth)

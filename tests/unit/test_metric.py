@@ -1,0 +1,117 @@
+"""Metrics: where they start, what they depend on, and the losses they define."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbrl_taskmet.metric import INPUTS, KINDS, Input, Kind, Metric
+
+N, M, BATCH = 4, 2, 5
+OBSERVATION = jnp.array(np.random.default_rng(0).normal(size=(BATCH, N)), dtype=jnp.float32)
+ACTION = jnp.eye(M)[np.arange(BATCH) % M]
+ERROR = jnp.array(np.random.default_rng(1).normal(size=(BATCH, N)), dtype=jnp.float32)
+
+all_kinds = pytest.mark.parametrize("kind", KINDS)
+all_inputs = pytest.mark.parametrize("input", INPUTS)
+
+
+def dense(metric: Metric, values: jax.Array) -> np.ndarray:
+    """Λ of every row as (batch, n, n), whatever the kind."""
+    return np.array(values if metric.kind == "full" else values.reshape(BATCH, -1, 1) * np.eye(N))
+
+
+def matrices(metric: Metric, params: Any) -> np.ndarray:
+    return dense(metric, jax.jit(metric.batch)(params, OBSERVATION, ACTION))
+
+
+def first(metric: Metric) -> np.ndarray:
+    """Λ of every row at the start."""
+    start = jax.jit(lambda key: metric.batch(metric.init(key), OBSERVATION, ACTION))
+    return dense(metric, start(jax.random.key(0)))
+
+
+def scattered(metric: Metric) -> Any:
+    """Parameters at no special point."""
+    shapes = jax.eval_shape(metric.init, jax.random.key(0))
+    normal = np.random.default_rng(2).normal
+    return jax.tree.map(lambda x: normal(size=x.shape).astype(np.float32), shapes)
+
+
+@all_kinds
+@all_inputs
+def test_starts_near_the_identity(kind: Kind, input: Input) -> None:
+    # Without normalising, which could only bring it nearer. All the paper says is "close": a percent.
+    np.testing.assert_allclose(first(Metric(N, M, kind, input, False)), np.tile(np.eye(N), (BATCH, 1, 1)), atol=1e-2)
+
+
+def test_the_published_unconditional_diagonal_starts_at_n_plus_m_and_moves_as_many_times_faster() -> None:
+    metric = Metric(N, M, normalize=False, published=True)
+    params = metric.init(jax.random.key(0))
+    # softplus(6) is 6.0025
+    np.testing.assert_allclose(matrices(metric, params)[0], (N + M) * np.eye(N), rtol=1e-3)
+    moved = jax.tree.map(lambda x: x + 0.1, params)  # one step of Adam moves every parameter alike
+    np.testing.assert_allclose(matrices(metric, moved)[0], (N + M) * 1.1 * np.eye(N), rtol=1e-3)
+
+
+@all_inputs
+def test_the_published_full_metric_starts_at_lower_triangular_ones(input: Input) -> None:
+    metric = Metric(N, M, "full", input, published=True)
+    start = first(metric)
+    np.testing.assert_allclose(np.diagonal(start[0]), [0.37, 0.73, 1.10, 1.46], atol=0.006)  # published to two digits
+    ones = np.tril(np.ones((N, N)))
+    np.testing.assert_allclose(start / start[:, :1, :1], np.tile(ones @ ones.T, (BATCH, 1, 1)), rtol=1e-5)  # float32
+
+
+@all_kinds
+@pytest.mark.parametrize(("input", "sees"), [("none", ()), ("state", (0,)), ("state_action", (0, 1))])
+def test_depends_on_its_input_alone(kind: Kind, input: Input, sees: tuple[int, ...]) -> None:
+    metric = Metric(N, M, kind, input, normalize=False, hidden=(8,))
+    params, inputs = scattered(metric), (OBSERVATION[0], ACTION[0])
+    derivatives = jax.jit(jax.jacobian(metric, argnums=(1, 2)))(params, *inputs)
+    for argument, derivative in enumerate(derivatives):
+        assert bool(np.any(derivative != 0)) == (argument in sees)
+
+
+@all_kinds
+@all_inputs
+def test_the_losses_are_the_papers_sums(kind: Kind, input: Input) -> None:
+    metric = Metric(N, M, kind, input, normalize=kind != "scalar", floor=0.1, hidden=(8,))
+
+    @jax.jit
+    def evaluate(params: Any) -> tuple[jax.Array, ...]:
+        inputs = OBSERVATION, ACTION
+        return metric.batch(params, *inputs), metric.loss(params, *inputs, ERROR), metric.l1(params, *inputs)
+
+    values, loss, l1 = evaluate(scattered(metric))
+    values = dense(metric, values).astype(np.float64)
+    # sums of 80 terms in float32
+    assert loss == pytest.approx(np.mean(np.einsum("bi,bij,bj->b", ERROR, values, ERROR)), rel=1e-5)
+    assert l1 == pytest.approx(np.abs(values).sum() / BATCH, rel=1e-5)
+
+
+@all_kinds
+def test_the_diagonal_is_the_matrix_diagonal(kind: Kind) -> None:
+    metric = Metric(N, M, kind, "state", normalize=False, hidden=(8,))
+    params = scattered(metric)
+    diagonal = jax.jit(lambda params: jax.vmap(metric.diagonal)(metric.batch(params, OBSERVATION, ACTION)))(params)
+    np.testing.assert_array_equal(diagonal, np.diagonal(matrices(metric, params), axis1=1, axis2=2))
+
+
+def test_a_full_metric_weighs_products_of_errors() -> None:
+    metric = Metric(N, M, "full", normalize=False)
+    value = matrices(metric, scattered(metric))[0]
+    assert np.abs(value - np.diag(np.diagonal(value))).max() > 0.1
+    np.testing.assert_allclose(value, value.T, rtol=1e-6)
+
+
+@all_kinds
+def test_the_loss_has_a_gradient_at_the_start(kind: Kind) -> None:
+    metric = Metric(N, M, kind, "state", normalize=kind != "scalar")  # a normalised scalar is 1 for ever
+    gradient = jax.jit(lambda key: jax.grad(metric.loss)(metric.init(key), OBSERVATION, ACTION, ERROR))(jax.random.key(0))
+    leaves = [np.array(leaf) for leaf in jax.tree.leaves(gradient)]
+    assert all(np.all(np.isfinite(leaf)) for leaf in leaves) and any(np.any(leaf != 0) for leaf in leaves)

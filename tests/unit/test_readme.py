@@ -1,0 +1,35 @@
+"""The README's snippets run as they stand, and its commands are ones that the agents take."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from agents.options import parse
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"python -m agents\.cartpole([^\n`#]*)", README)
+
+
+def test_every_python_snippet_runs_after_the_ones_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    assert len(SNIPPETS) == 4
+    for snippet in SNIPPETS:
+        exec(compile(snippet, "README.md", "exec"), names)
+        assert names["result"].returns.shape[1] == 2  # type: ignore[attr-defined]
+    assert "[1000 2000]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [c for c in COMMANDS if "--help" not in c])
+def test_every_command_is_understood(arguments: str) -> None:
+    options = parse("CartPole-v1", shlex.split(arguments))
+    from mbrl_taskmet.config import Config
+
+    Config(**options.given).resolve(noisy=bool(options.distractors))
+
+
+def test_the_two_commands_are_there_for_continuous_integration() -> None:
+    for mark in ("run", "test"):
+        assert re.search(rf"<!-- {mark} -->\n```sh\npython3 -m venv [^\n]*\n```", README)

@@ -1,0 +1,46 @@
+"""Bellman equations against their closed forms."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbrl_taskmet.values import bellman_error, bellman_target, soft_value
+
+VALUES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+
+
+def test_the_soft_value_is_the_temperatures_logarithm_of_a_sum_of_exponentials() -> None:
+    truth = 0.7 * np.log(np.exp(VALUES.astype(np.float64) / 0.7).sum(axis=-1))
+    np.testing.assert_allclose(soft_value(VALUES, 0.7), truth, rtol=1e-5, atol=1e-6)  # float32
+
+
+def test_equal_actions_add_the_entropy_of_choosing_among_them() -> None:
+    np.testing.assert_allclose(soft_value(jnp.full((4,), 2.0), 0.5), 2 + 0.5 * np.log(4), rtol=1e-6)  # float32
+
+
+def test_a_temperature_towards_zero_gives_the_largest_value() -> None:
+    # off by at most α log 3
+    np.testing.assert_allclose(soft_value(VALUES, 1e-4), VALUES.max(axis=-1), atol=1e-4 * np.log(3) + 1e-6)
+
+
+def test_values_far_above_the_temperature_do_not_overflow() -> None:
+    np.testing.assert_allclose(soft_value(jnp.array([500.0, 499.0, -500.0]), 0.01), 500.0, rtol=1e-6)  # float32
+
+
+def test_the_soft_values_gradient_is_the_policy() -> None:
+    gradient = jax.grad(lambda q: soft_value(q, 0.3))(VALUES[0])
+    np.testing.assert_allclose(gradient, jax.nn.softmax(VALUES[0] / 0.3), rtol=1e-5)  # float32
+
+
+@pytest.mark.parametrize(("terminated", "target"), [(0.0, 1.5 + 0.9 * 4.0), (1.0, 1.5)])
+def test_only_a_termination_drops_the_bootstrap(terminated: float, target: float) -> None:
+    value = bellman_target(jnp.array(1.5), jnp.array(terminated), jnp.array(4.0), 0.9)
+    assert value == pytest.approx(target, rel=1e-6)  # float32
+
+
+def test_the_error_is_the_mean_over_the_batch_summed_over_heads() -> None:
+    values, target = jnp.array([[1.0, 2.0], [0.0, 5.0]]), jnp.array([0.0, 3.0])
+    assert bellman_error(values, target) == (1 + 1) / 2 + (0 + 4) / 2
