@@ -10,8 +10,8 @@ from mbrl_taskmet.config import Config, ConfigError
 if TYPE_CHECKING:
     from envs.base import Environment
 
-PROCESS_BYTES = 800_000_000
-"""A process with JAX and a compiled run in it, measured without a replay."""
+PROCESS_BYTES = 1_200_000_000
+"""A process at the peak of its compilation, measured without a replay."""
 
 
 def required_bytes(env: Environment, config: Config) -> int:

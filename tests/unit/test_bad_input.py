@@ -16,7 +16,7 @@ import pytest
 
 from agents.command import main
 from agents.options import parse
-from agents.rundir import resumed_run
+from agents.rundir import new_run
 from envs.base import UnsupportedEnvironment
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
@@ -135,12 +135,11 @@ def test_an_environment_the_agent_cannot_run_is_refused(refused: Refused, enviro
 @pytest.fixture(scope="module")
 def a_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Trainer]]:
     """A run's directory with checkpoints at steps 0 and 100, which hold the start of the run, and what restores it."""
-    directory = tmp_path_factory.mktemp("runs") / "run"
+    sizes = ["--steps", "200", "--eval-every", "100", "--random-steps", "64", "--batch-size", "32", "--distractors", "2"]
+    place = ["--logdir", str(tmp_path_factory.mktemp("runs")), "--name", "run"]
+    run = new_run(CARTPOLE, parse(CARTPOLE, ["--method", "mle", *sizes, *place]))
+    directory = run.directory
     directory.mkdir()
-    config = {"method": "mle", "steps": 200, "eval_every": 100, "random_steps": 64, "batch_size": 32}
-    settings = {"format": 1, "environment": CARTPOLE, "distractors": 2, "config": config}
-    (directory / "config.json").write_text(json.dumps(settings))
-    run = resumed_run(CARTPOLE, parse(CARTPOLE, ["--resume", str(directory)]))
     (directory / "config.json").write_text(json.dumps(run.to_json()))
     env = Distractors(GymnaxEnvironment(CARTPOLE), 2)
     trainer = Trainer(env, make_method(env, run.config), run.config)
