@@ -217,7 +217,7 @@ def test_resuming_with_a_configuration_that_does_not_fit_the_checkpoint_is_refus
 
 def test_resuming_a_run_whose_checkpoints_are_gone_is_refused(refused: Refused, directory: Path) -> None:
     shutil.rmtree(directory / "checkpoints")
-    assert f"{directory / 'checkpoints'} holds no checkpoint" in refused(resume=directory)
+    assert f"{directory} holds no checkpoint" in refused(resume=directory)
 
 
 def test_resuming_from_a_truncated_checkpoint_is_refused(refused: Refused, directory: Path) -> None:
@@ -225,7 +225,7 @@ def test_resuming_from_a_truncated_checkpoint_is_refused(refused: Refused, direc
     largest = max((path for path in state.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
     error = refused(resume=directory)
-    assert f"the checkpoint at step 100 in {directory / 'checkpoints'} is damaged" in error
+    assert "the checkpoint at step 100 is damaged" in error
     assert f"remove {state} to go on from the one before" in error
 
 

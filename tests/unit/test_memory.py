@@ -33,7 +33,7 @@ def real(distractors: int = 100, **settings: Any) -> int:
     config = Config(**{**MEDIUM, **settings}).resolve()
     trainer = Trainer(env(distractors), make_method(env(distractors), config), config)
     with jax.enable_x64(config.x64):
-        carry = jax.eval_shape(jax.vmap(trainer._init_seed), jnp.arange(config.seeds, dtype=jnp.int32))
+        carry = jax.eval_shape(trainer._init_seeds, jnp.arange(config.seeds, dtype=jnp.int32))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry))
 
 
