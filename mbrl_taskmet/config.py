@@ -206,8 +206,8 @@ def _who_has(name: str) -> str:
 def _preset(config: Config, noisy: bool) -> dict[str, Any]:
     """What fills the fields that were not given.
 
-    The default's solver, metric step, floor and critic learning rate were chosen by final return on CartPole with 8 distractors,
-    on seeds that are reported nowhere: `runs/results/NOTES.md`. The published values are those of paper Table 5 and OMD.
+    The default's metric step, floor and critic learning rate were chosen by final return on CartPole with 8 distractors, on
+    seeds that are reported nowhere: `runs/results/NOTES.md`. The published values are those of TaskMet's Table 5 and of OMD.
     """
     published = config.preset != "default"
     diagonal = noisy or not published
