@@ -141,7 +141,7 @@ def _updates(given: dict[str, Any]) -> Callable[[], None]:
     keys = jax.random.split(jax.random.key(0), 4)
     batch = Transitions(
         observation=jax.random.normal(keys[0], (256, 12)),
-        action=jax.nn.one_hot(jax.random.bernoulli(keys[1], shape=(256,)), 2),
+        action=jax.nn.one_hot(jax.random.randint(keys[1], (256,), 0, 2), 2),
         reward=jnp.ones(256),
         terminated=jnp.zeros(256),
         next_observation=jax.random.normal(keys[2], (256, 12)),
