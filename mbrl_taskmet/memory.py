@@ -10,7 +10,7 @@ from mbrl_taskmet.config import Config, ConfigError
 if TYPE_CHECKING:
     from envs.base import Environment
 
-PROCESS_BYTES = 1_200_000_000
+PROCESS_BYTES = 1_500_000_000
 """A process at the peak of its compilation, measured without a replay."""
 
 
