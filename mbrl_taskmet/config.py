@@ -207,7 +207,7 @@ def _preset(config: Config, noisy: bool) -> dict[str, Any]:
     """What fills the fields that were not given.
 
     The default's metric step, floor and critic learning rate were chosen by final return on CartPole with 8 distractors, on
-    seeds that are reported nowhere: `runs/results/NOTES.md`. The published values are those of TaskMet's Table 5 and of OMD.
+    other seeds than those reported: `runs/results/NOTES.md`. The published values are those of TaskMet's Table 5 and of OMD.
     """
     published = config.preset != "default"
     diagonal = noisy or not published
