@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from envs.base import Environment, State, Step, UnsupportedEnvironment
+from mbrl_taskmet.config import nearest
 
 _STATE_NAMES = {
     "CartPole-v1": ("cart_position", "cart_velocity", "pole_angle", "pole_velocity"),
@@ -30,7 +30,7 @@ class GymnaxEnvironment(Environment):
         from gymnax.environments import spaces
 
         if name not in gymnax.registered_envs:
-            near = difflib.get_close_matches(name, gymnax.registered_envs, n=1, cutoff=0)[0]
+            near = nearest(name, gymnax.registered_envs)
             raise UnsupportedEnvironment(f"unknown environment {name!r}; the nearest registered gymnax name is {near!r}")
         self._env, self._params = gymnax.make(name)
         action_space = self._env.action_space(self._params)

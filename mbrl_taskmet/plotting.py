@@ -25,6 +25,7 @@ def plot_run(rows: Rows, state_names: tuple[str, ...], title: str, path: Path) -
         _metric(axes[2], rows, state_names)
     for axis in axes:
         axis.set_xlabel("environment steps")
+        axis.locator_params(axis="x", nbins=5)  # more labels of six digits would overlap
         axis.grid(alpha=0.3)
     aside = path.with_suffix(".part.png")
     figure.savefig(aside, dpi=120)
