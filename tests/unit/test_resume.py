@@ -42,6 +42,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.getbasetemp() / "jax_cache"),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        # a printed command says `python`, as in an activated environment
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
     started: list[subprocess.Popen[str]] = []
 
