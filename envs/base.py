@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mbrl_taskmet.config import ConfigError
 
@@ -36,6 +37,7 @@ class Environment:
     state_names: names of the k leading dimensions of an observation, those that belong to the task. The others (n − k) are
         noise: they are not reset with an episode.
     observation_size: n, which is k unless noise is appended.
+    noise_dtype: a smaller type that represents the noise exactly, for the replay; None where there is none.
     num_actions: actions are 0 … num_actions − 1.
     max_episode_steps: no episode is longer.
     """
@@ -44,6 +46,7 @@ class Environment:
     state_names: tuple[str, ...]
     num_actions: int
     max_episode_steps: int
+    noise_dtype: DTypeLike | None = None
 
     @property
     def observation_size(self) -> int:

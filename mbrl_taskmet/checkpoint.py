@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mbrl_taskmet import replay
 from mbrl_taskmet.config import ConfigError
 from mbrl_taskmet.replay import Replay
 from mbrl_taskmet.training import Carry, Trainer
@@ -69,7 +70,9 @@ class Checkpoints:
         with jax.enable_x64(self._trainer.config.x64):
             if first < step:
                 block = _rows(carry.replay, jnp.arange(first, step) % rows)
-                self._write_block(f"{first}-{step}", self._to_host(block._asdict()))
+                # orbax refuses empty arrays, as the noise is without distractors
+                arrays = {name: array for name, array in block._asdict().items() if array.size}
+                self._write_block(f"{first}-{step}", self._to_host(arrays))
             self._manager.save(step, args=self._args.StandardSave(self._to_host(_named(_without_replay(carry))[0])))
         self._drop_blocks(step, rows)
         self._last = time.monotonic()
@@ -118,14 +121,15 @@ class Checkpoints:
                 partial(self._checkpointer.restore, block),
             )  # fmt: skip
             keep = max(first, oldest)
-            values = Replay(**{name: self._to_device(array[:, keep - first :]) for name, array in arrays.items()})
+            empty = _rows(memory, jnp.arange(last - keep))
+            values = empty._replace(**{name: self._to_device(array[:, keep - first :]) for name, array in arrays.items()})
             memory, done = write(memory, jnp.arange(keep, last) % rows, values), last
         if done < step:
             raise ConfigError(
                 f"{self._blocks} lacks the replay of steps {done} to {step}; restore it from a copy or start the run again"
             )
-        current = memory.observation.at[:, step % rows].set(observation)
-        return memory._replace(observation=jax.device_put(current, self._trainer.sharding))
+        current = jax.jit(jax.vmap(replay.set_observation, in_axes=(0, None, 0)), donate_argnums=0)
+        return jax.device_put(current(memory, jnp.int32(step), observation), self._trainer.sharding)
 
     def _to_host(self, arrays: dict[str, jax.Array]) -> dict[str, np.ndarray]:
         host = {name: np.asarray(array)[: self._trainer.config.seeds] for name, array in arrays.items()}

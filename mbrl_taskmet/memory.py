@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mbrl_taskmet.config import Config, ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ def required_bytes(env: Environment, config: Config) -> int:
     """Bytes in all, for every seed of a resolved configuration. The replay dominates; the rest is an upper estimate."""
     n, k, m = env.observation_size, len(env.state_names), env.num_actions
     rows = min(config.replay_capacity or config.steps, config.steps) + 1
-    replay = rows * (n + k + m + 2)
+    width = 8 if config.x64 else 4
+    noise_width = np.dtype(env.noise_dtype).itemsize if env.noise_dtype else width
+    replay = rows * ((2 * k + m + 2) * width + (n - k) * noise_width)
 
     def mlp(inputs: int, hidden: int, outputs: int) -> int:
         return (inputs + 1) * hidden + (hidden + 1) * hidden + (hidden + 1) * outputs
@@ -34,8 +38,8 @@ def required_bytes(env: Environment, config: Config) -> int:
         batch += config.batch_size * entries if conditional else entries
     dense = dynamics**2 if config.solver == "dense" else 0
     # parameters, two Adam moments, gradients and Krylov vectors; a batch and its tangents
-    floats = replay + 16 * learner + 12 * batch + 3 * dense
-    return config.seeds * floats * (8 if config.x64 else 4) + PROCESS_BYTES
+    floats = 16 * learner + 12 * batch + 3 * dense
+    return config.seeds * (replay + floats * width) + PROCESS_BYTES
 
 
 def check_memory(required: int, env: Environment) -> None:

@@ -1,7 +1,7 @@
 """The replay buffer: a ring of environment steps that stores an observation, noise included, once.
 
 What an environment resets (its *state*: the leading `state_size` dimensions of an observation) is stored twice, before and
-after the reset; the remaining dimensions of a next observation are those of the following row.
+after the reset; the remaining dimensions, the *noise*, of a next observation are those of the following row.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 
 class Transitions(NamedTuple):
@@ -25,22 +26,44 @@ class Transitions(NamedTuple):
 class Replay(NamedTuple):
     """Rows keyed by environment step modulo their number, which is the capacity + 1."""
 
-    observation: jax.Array  # (capacity + 1, n)
+    state: jax.Array  # (capacity + 1, state_size)
+    noise: jax.Array  # (capacity + 1, n − state_size), in a smaller type where that represents it exactly
     next_state: jax.Array  # (capacity + 1, state_size), before any reset
     action: jax.Array  # (capacity + 1, m)
     reward: jax.Array  # (capacity + 1,)
     terminated: jax.Array  # (capacity + 1,)
 
 
-def create(capacity: int, observation: jax.Array, action: jax.Array, state_size: int) -> Replay:
-    """An empty buffer for `capacity` steps whose first observation is `observation` (n,); `action` (m,) gives the shape."""
-    rows = capacity + 1
+def create(
+    capacity: int, observation: jax.Array, action: jax.Array, state_size: int, noise_dtype: DTypeLike | None = None
+) -> Replay:
+    """An empty buffer for `capacity` steps whose first observation is `observation` (n,); `action` (m,) gives the shape.
 
-    def empty(*shape: int) -> jax.Array:
-        return jnp.zeros((rows, *shape), observation.dtype)
+    `noise_dtype` is what the noise is kept in, by default the observation's type.
+    """
+    rows, dtype = capacity + 1, observation.dtype
 
-    replay = Replay(empty(*observation.shape), empty(state_size), empty(*action.shape), empty(), empty())
-    return replay._replace(observation=_write(replay.observation, observation, jnp.int32(0)))
+    def empty(size: int, dtype: DTypeLike = dtype) -> jax.Array:
+        return jnp.zeros((rows, size), dtype)
+
+    replay = Replay(
+        state=empty(state_size),
+        noise=empty(observation.size - state_size, noise_dtype or dtype),
+        next_state=empty(state_size),
+        action=empty(action.size),
+        reward=jnp.zeros(rows, dtype),
+        terminated=jnp.zeros(rows, dtype),
+    )
+    return set_observation(replay, jnp.int32(0), observation)
+
+
+def set_observation(replay: Replay, step: jax.Array, observation: jax.Array) -> Replay:
+    """Write the observation (n,) from which environment step number `step` starts."""
+    rows, state_size = replay.state.shape
+    return replay._replace(
+        state=_write(replay.state, observation[:state_size], step % rows),
+        noise=_write(replay.noise, observation[state_size:], step % rows),
+    )
 
 
 def add(
@@ -60,8 +83,7 @@ def add(
     """
     rows, state_size = replay.next_state.shape
     row = step % rows
-    return Replay(
-        observation=_write(replay.observation, following, (step + 1) % rows),
+    return set_observation(replay, step + 1, following)._replace(
         next_state=_write(replay.next_state, next_observation[:state_size], row),
         action=_write(replay.action, action, row),
         reward=_write(replay.reward, reward, row),
@@ -81,14 +103,18 @@ def sample(replay: Replay, key: jax.Array, steps: jax.Array, batch_size: int) ->
 
 def gather(replay: Replay, steps: jax.Array) -> Transitions:
     """The transitions of the given environment steps (batch,), which must be in the buffer."""
-    rows, state_size = replay.next_state.shape
+    rows = replay.state.shape[0]
     row, following = steps % rows, (steps + 1) % rows
+
+    def observation(state: jax.Array, noise: jax.Array) -> jax.Array:
+        return jnp.concatenate([state, noise.astype(state.dtype)], axis=-1)
+
     return Transitions(
-        observation=replay.observation[row],
+        observation=observation(replay.state[row], replay.noise[row]),
         action=replay.action[row],
         reward=replay.reward[row],
         terminated=replay.terminated[row],
-        next_observation=jnp.concatenate([replay.next_state[row], replay.observation[following][:, state_size:]], axis=-1),
+        next_observation=observation(replay.next_state[row], replay.noise[following]),
     )
 
 

@@ -21,12 +21,13 @@ from mbrl_taskmet.config import Config
 from mbrl_taskmet.evaluation import evaluate
 from mbrl_taskmet.make import make_method
 from mbrl_taskmet.methods import Learner, Method
-from mbrl_taskmet.replay import Replay
+from mbrl_taskmet.normalization import Moments, deviation, include, normalize, prior
+from mbrl_taskmet.replay import Replay, Transitions
 
 if TYPE_CHECKING:
     from envs.base import Environment
 
-DIAGNOSTIC_BATCH = 2048
+DIAGNOSTIC_BATCHES = 8
 
 
 class Carry(NamedTuple):
@@ -45,7 +46,7 @@ class Report(NamedTuple):
     """What a chunk tells of each seed, at its end. Shapes are per seed; NaN where a method has no such quantity."""
 
     episode_returns: jax.Array  # (eval_episodes,), undiscounted
-    model_mse: jax.Array  # E‖ŝ' − s'‖² over all dimensions, on a large batch of the replay
+    model_mse: jax.Array  # E‖ŝ' − s'‖² over all dimensions, in the environment's units, on batches of the replay
     model_mse_state: jax.Array  # the same over the real dimensions
     task_loss: jax.Array  # L_task(ω)
     q_loss: jax.Array  # L_Q(ω, θ)
@@ -142,17 +143,21 @@ class Trainer:
         carry = jax.lax.map(self._init_seed, seeds)  # one after the other: see `SoftQ.init`
         rows = min(self.config.replay_capacity or self.config.steps, self.config.steps)
         create = partial(
-            replay.create, rows, action=self.method.critic.encode(jnp.int32(0)), state_size=len(self.env.state_names)
-        )
+            replay.create, rows, action=self.method.critic.encode(jnp.int32(0)), state_size=len(self.env.state_names),
+            noise_dtype=self.env.noise_dtype,
+        )  # fmt: skip
         return carry._replace(replay=jax.vmap(create)(carry.observation))
 
     def _init_seed(self, seed: jax.Array) -> Carry:
         key = jax.random.fold_in(jax.random.key(0), seed)
         key, learner_key, env_key = jax.random.split(key, 3)
         env_state, observation = self.env.reset(env_key)
+        learner = self.method.init(learner_key)
+        if self.config.normalize_observations:
+            learner = learner._replace(moments=prior(observation))
         return Carry(
             key=key,
-            learner=self.method.init(learner_key),
+            learner=learner,
             env_state=env_state,
             observation=observation,
             failed_step=jnp.int32(-1),
@@ -182,44 +187,68 @@ class Trainer:
         config, critic = self.config, self.method.critic
         act_key, env_key, sample_key = jax.random.split(jax.random.fold_in(carry.key, step), 3)
         epsilon = jnp.where(step < config.random_steps, 1.0, config.epsilon)
-        action = critic.act(carry.learner.critic.params, act_key, carry.observation, epsilon)
+        learner = carry.learner
+        action = self.method.act(learner, act_key, carry.observation, epsilon)
         env_state, result = self.env.step(env_key, carry.env_state, action)
         memory = replay.add(
             carry.replay, step, critic.encode(action), result.reward, result.terminated, result.next_observation,
             result.observation,
         )  # fmt: skip
         carry = carry._replace(env_state=env_state, observation=result.observation, replay=memory)
+        if isinstance(learner.moments, Moments):
+            learner = learner._replace(moments=include(learner.moments, result.next_observation))
 
         def learn() -> tuple[Learner, jax.Array]:
             batch = replay.sample(memory, sample_key, step + 1, config.batch_size)
-            learner, info = self.method.update(carry.learner, batch, step)
-            return learner, info.residual
+            updated, info = self.method.update(learner, _normalized(learner, batch), step)
+            return updated, info.residual
 
         def wait() -> tuple[Learner, jax.Array]:
-            return carry.learner, jnp.full_like(result.reward, jnp.nan)
+            return learner, jnp.full_like(result.reward, jnp.nan)
 
         learner, residual = jax.lax.cond(step >= config.random_steps, learn, wait)
         return _keep_finite(carry, learner, step), residual
 
     def _report(self, carry: Carry, residuals: jax.Array, step: jax.Array) -> Report:
-        method, learner = self.method, carry.learner
+        learner = carry.learner
         eval_key, batch_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(carry.key, step), 1))
-        batch = replay.sample(carry.replay, batch_key, step, DIAGNOSTIC_BATCH)
-        squared = jnp.mean(method.prediction_error(learner.model.params.dynamics, batch) ** 2, axis=0)
-        imagined = method.imagine(learner.model.params, batch)
+
+        def diagnose(key: jax.Array) -> dict[str, jax.Array | None]:
+            return self._diagnose(learner, replay.sample(carry.replay, key, step, self.config.batch_size))
+
+        # One batch after the other: they need the memory of one.
+        figures = jax.lax.map(diagnose, jax.random.split(batch_key, DIAGNOSTIC_BATCHES))
         return Report(
-            episode_returns=evaluate(
-                self.env, partial(method.critic.act, learner.critic.params), eval_key, self.config.eval_episodes
-            ),
-            model_mse=jnp.sum(squared),
-            model_mse_state=jnp.sum(squared[: len(self.env.state_names)]),
-            task_loss=method.critic.loss(learner.critic.params, learner.target_params, batch),
-            q_loss=method.critic.loss(learner.critic.params, learner.target_params, imagined),
+            episode_returns=evaluate(self.env, partial(self.method.act, learner), eval_key, self.config.eval_episodes),
             residual=jnp.nanmean(residuals),
-            metric_diagonal=method.metric_diagonal(learner, batch),
             failed_step=carry.failed_step,
             failed_part=carry.failed_part,
+            **jax.tree.map(lambda figure: jnp.mean(figure, axis=0), figures),
         )
+
+    def _diagnose(self, learner: Learner, batch: Transitions) -> dict[str, jax.Array | None]:
+        method, batch = self.method, _normalized(learner, batch)
+        squared = jnp.mean(method.prediction_error(learner.model.params.dynamics, batch) ** 2, axis=0)
+        if isinstance(learner.moments, Moments):
+            squared = squared * deviation(learner.moments) ** 2  # in the environment's own units
+        imagined = method.imagine(learner.model.params, batch)
+        return {
+            "model_mse": jnp.sum(squared),
+            "model_mse_state": jnp.sum(squared[: len(self.env.state_names)]),
+            "task_loss": method.critic.loss(learner.critic.params, learner.target_params, batch),
+            "q_loss": method.critic.loss(learner.critic.params, learner.target_params, imagined),
+            "metric_diagonal": method.metric_diagonal(learner, batch),
+        }
+
+
+def _normalized(learner: Learner, batch: Transitions) -> Transitions:
+    """The batch as the networks see it."""
+    if not isinstance(learner.moments, Moments):
+        return batch
+    return batch._replace(
+        observation=normalize(learner.moments, batch.observation),
+        next_observation=normalize(learner.moments, batch.next_observation),
+    )
 
 
 def _keep_finite(carry: Carry, learner: Learner, step: jax.Array) -> Carry:

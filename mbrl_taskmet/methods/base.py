@@ -12,6 +12,7 @@ import optax
 
 from mbrl_taskmet.critics import SoftQ
 from mbrl_taskmet.networks import Model, ModelParams
+from mbrl_taskmet.normalization import Moments, normalize
 from mbrl_taskmet.replay import Transitions
 
 PyTree = Any
@@ -25,12 +26,13 @@ class Trained(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """Everything a method learns. `metric` holds () where the method has none."""
+    """Everything that is learned; () where the method has no metric, or observations are left as they are."""
 
     model: Trained  # θ
     critic: Trained  # ω
     target_params: PyTree  # ω̄
     metric: Trained  # φ
+    moments: Moments | tuple[()] = ()  # of the observations, which networks see normalised
 
 
 class Info(NamedTuple):
@@ -74,6 +76,12 @@ class Method:
     def update(self, learner: Learner, batch: Transitions, step: jax.Array) -> tuple[Learner, Info]:
         """One update of every level on one batch, at environment step `step` (int scalar, the same for all seeds)."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it updates")
+
+    def act(self, learner: Learner, key: jax.Array, observation: jax.Array, epsilon: jax.Array | float = 0.0) -> jax.Array:
+        """The critic's action for an observation (n,) of the environment, ε-greedy. `key` is consumed."""
+        if isinstance(learner.moments, Moments):
+            observation = normalize(learner.moments, observation)
+        return self.critic.act(learner.critic.params, key, observation, epsilon)
 
     def metric_diagonal(self, learner: Learner, batch: Transitions) -> jax.Array | None:
         """The mean over the batch of Λ's diagonal (n,), or None for a method without a metric."""

@@ -183,9 +183,10 @@ def made_up(request: pytest.FixtureRequest) -> tuple[Trainer, Carry]:
     carry, chance = trainer.init(), np.random.default_rng(0)
     with jax.enable_x64(config.x64):
         filled = jax.tree.map(lambda x: jnp.asarray(chance.normal(size=x.shape), x.dtype), carry.replay)
-        current = filled.observation.at[:, AT % (CAPACITY + 1)].set(carry.observation)
+        current = filled.state.at[:, AT % (CAPACITY + 1)].set(carry.observation[:, :1])
+        noise = filled.noise.at[:, AT % (CAPACITY + 1)].set(carry.observation[:, 1:].astype(jnp.float16))
     assert carry.observation.dtype == request.param
-    return trainer, carry._replace(replay=filled._replace(observation=current))
+    return trainer, carry._replace(replay=filled._replace(state=current, noise=noise))
 
 
 def test_a_checkpoint_gives_back_every_number_to_the_bit(made_up: tuple[Trainer, Carry], tmp_path: Path) -> None:
@@ -201,7 +202,8 @@ def test_a_checkpoint_gives_back_every_number_to_the_bit(made_up: tuple[Trainer,
         if now.shape[1:2] == (CAPACITY + 1,):
             now, then = np.asarray(now)[:, rows], np.asarray(then)[:, rows]
         np.testing.assert_array_equal(now, then)
-    np.testing.assert_array_equal(restored.replay.observation[:, AT % (CAPACITY + 1)], carry.observation)
+    following = np.concatenate([restored.replay.state, restored.replay.noise], axis=-1)[:, AT % (CAPACITY + 1)]
+    np.testing.assert_array_equal(following, carry.observation)
 
 
 def test_a_replay_with_a_missing_block_is_refused(made_up: tuple[Trainer, Carry], tmp_path: Path) -> None:
