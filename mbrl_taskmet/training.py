@@ -21,7 +21,7 @@ from mbrl_taskmet.config import Config
 from mbrl_taskmet.evaluation import evaluate
 from mbrl_taskmet.make import make_method
 from mbrl_taskmet.methods import Learner, Method
-from mbrl_taskmet.normalization import Moments, deviation, include, normalize, prior
+from mbrl_taskmet.normalization import Moments, deviation, include, prior
 from mbrl_taskmet.replay import Replay, Transitions
 
 if TYPE_CHECKING:
@@ -242,12 +242,8 @@ class Trainer:
 
 
 def _normalized(learner: Learner, batch: Transitions) -> Transitions:
-    """The batch as the networks see it."""
-    if not isinstance(learner.moments, Moments):
-        return batch
     return batch._replace(
-        observation=normalize(learner.moments, batch.observation),
-        next_observation=normalize(learner.moments, batch.next_observation),
+        observation=learner.normalized(batch.observation), next_observation=learner.normalized(batch.next_observation)
     )
 
 

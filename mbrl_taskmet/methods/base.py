@@ -34,6 +34,10 @@ class Learner(NamedTuple):
     metric: Trained  # φ
     moments: Moments | tuple[()] = ()  # of the observations, which networks see normalised
 
+    def normalized(self, observation: jax.Array) -> jax.Array:
+        """An environment's observation (..., n) as the networks see it."""
+        return normalize(self.moments, observation) if isinstance(self.moments, Moments) else observation
+
 
 class Info(NamedTuple):
     """What one update reports. NaN where the method, or this update, has no such quantity."""
@@ -79,9 +83,7 @@ class Method:
 
     def act(self, learner: Learner, key: jax.Array, observation: jax.Array, epsilon: jax.Array | float = 0.0) -> jax.Array:
         """The critic's action for an observation (n,) of the environment, ε-greedy. `key` is consumed."""
-        if isinstance(learner.moments, Moments):
-            observation = normalize(learner.moments, observation)
-        return self.critic.act(learner.critic.params, key, observation, epsilon)
+        return self.critic.act(learner.critic.params, key, learner.normalized(observation), epsilon)
 
     def metric_diagonal(self, learner: Learner, batch: Transitions) -> jax.Array | None:
         """The mean over the batch of Λ's diagonal (n,), or None for a method without a metric."""
