@@ -29,6 +29,7 @@ def make_method(env: Environment, resolved: Config) -> Method:
         "model_optimizer": {"adam": optax.adam, "first_adam": first_adam}[config.model_optimizer](config.model_lr),
         "critic_optimizer": optax.adam(config.critic_lr),
         "tau": config.tau,
+        "policy": config.policy,
     }
     if config.critic_solver is not None:
         parts["critic_solver"] = make_solver(config.critic_solver, config.critic_solver_steps, config.critic_damping)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,7 @@ class Method:
     model, critic: the networks and their losses.
     model_optimizer, critic_optimizer: optax transformations.
     tau: τ of the target's moving average ω̄ ← τω + (1 − τ)ω̄.
+    policy: whose values actions follow, the critic's ω or its moving average's ω̄, which is steadier.
     """
 
     model: Model
@@ -65,6 +66,7 @@ class Method:
     model_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
     tau: float
+    policy: Literal["critic", "target"] = "critic"
 
     def init(self, key: jax.Array) -> Learner:
         """A new learner. `key` is consumed."""
@@ -82,8 +84,9 @@ class Method:
         raise NotImplementedError(f"{type(self).__name__} does not say how it updates")
 
     def act(self, learner: Learner, key: jax.Array, observation: jax.Array, epsilon: jax.Array | float = 0.0) -> jax.Array:
-        """The critic's action for an observation (n,) of the environment, ε-greedy. `key` is consumed."""
-        return self.critic.act(learner.critic.params, key, learner.normalized(observation), epsilon)
+        """The action, ε-greedy, for an observation (n,) of the environment. `key` is consumed."""
+        params = learner.target_params if self.policy == "target" else learner.critic.params
+        return self.critic.act(params, key, learner.normalized(observation), epsilon)
 
     def metric_diagonal(self, learner: Learner, batch: Transitions) -> jax.Array | None:
         """The mean over the batch of Λ's diagonal (n,), or None for a method without a metric."""

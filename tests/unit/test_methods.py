@@ -240,3 +240,18 @@ def test_first_adam_is_adams_first_step_every_time() -> None:
         update, state = ours.update(gradient, state, params)
         # Adam squares and roots what we take the absolute value of; 1e-16 squared is subnormal-free in float32
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), update, truth)
+
+
+@pytest.mark.parametrize("policy", ["critic", "target"])
+def test_actions_follow_the_critic_or_its_moving_average(policy: Any) -> None:
+    method = make(MLE, policy=policy)
+    learner, batch = start(method)
+    followed = {"critic": learner.critic.params, "target": learner.target_params}[policy]
+    keys = jax.random.split(jax.random.key(0), 200)
+    act = jax.jit(jax.vmap(method.act, in_axes=(None, 0, None)))
+    values = jnp.mean(CRITIC.action_values(followed, batch.observation[0]), axis=0)
+    share = jax.nn.softmax(values / CRITIC.temperature)[1]
+    other = jax.tree.map(lambda a, b: b if policy == "critic" else a, learner.critic.params, learner.target_params)
+    assert abs(share - jax.nn.softmax(jnp.mean(CRITIC.action_values(other, batch.observation[0]), 0) / 0.5)[1]) > 0.2
+    # 200 draws: a standard error of at most .035
+    assert abs(np.mean(act(learner, keys, batch.observation[0])) - share) < 0.1
