@@ -25,7 +25,7 @@ class Trained(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """Everything a method learns. `metric` holds () where the method has none."""
+    """Everything a method learns. `metric` holds () where the method has none, and the frozen values of VEP."""
 
     model: Trained  # θ
     critic: Trained  # ω
