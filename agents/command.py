@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.options import parse
+from agents.options import Options, parse
 from agents.rundir import Run, new_run, resumed_run
 from mbrl_taskmet.config import ConfigError
 
@@ -22,19 +22,22 @@ if TYPE_CHECKING:
 MAX_CPU_DEVICES = 64
 
 
-def main(environment: str, argv: list[str] | None = None) -> int:
-    """Run the agent for the gymnax environment `environment`; the exit code is 0, 2 for bad input, 130 after Ctrl-C."""
+def main(environment: str | None = None, argv: list[str] | None = None) -> int:
+    """Run the agent for `environment`, by default the one that `--env` names.
+
+    The exit code is 0, 2 for bad input, 130 after Ctrl-C.
+    """
     try:
         options = parse(environment, argv)
-        run = (new_run if options.resume is None else resumed_run)(environment, options)
-        env = _prepare(run)
-        return _train(run, env, options.checkpoint_share)
+        run = (new_run if options.resume is None else resumed_run)(options)
+        env = _prepare(run, options.film)
+        return _train(run, env, options)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def _prepare(run: Run) -> Environment:
+def _prepare(run: Run, film: bool) -> Environment:
     """Set JAX up, make the environment, see that the run fits, and make its directory."""
     import jax
 
@@ -45,11 +48,13 @@ def _prepare(run: Run) -> Environment:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "mbrl_taskmet"))
 
-    from envs.distractors import Distractors
-    from envs.gymnax import GymnaxEnvironment
+    from envs.film import drawing
+    from envs.make import make_environment
     from mbrl_taskmet.memory import check_memory, gigabytes, required_bytes
 
-    env = Distractors(GymnaxEnvironment(run.environment), run.distractors)
+    env = make_environment(run.environment, run.distractors)
+    if film:
+        drawing(run.environment)  # refuses now what could not be drawn at the end
     required = required_bytes(env, run.config)
     check_memory(required, env)
     try:
@@ -64,7 +69,7 @@ def _prepare(run: Run) -> Environment:
     return env
 
 
-def _train(run: Run, env: Environment, checkpoint_share: float) -> int:
+def _train(run: Run, env: Environment, options: Options) -> int:
     from mbrl_taskmet.checkpoint import Checkpoints
     from mbrl_taskmet.make import make_method
     from mbrl_taskmet.recording import Recorder, write_json
@@ -72,14 +77,14 @@ def _train(run: Run, env: Environment, checkpoint_share: float) -> int:
 
     config, directory = run.config, run.directory
     trainer = Trainer(env, make_method(env, config), config)
-    checkpoints = Checkpoints(directory / "checkpoints", trainer, checkpoint_share)
-    start, begin = checkpoints.restore() if run.resumed else (0, trainer.init())
+    checkpoints = Checkpoints(directory / "checkpoints", trainer, options.checkpoint_share)
+    start, carry = checkpoints.restore() if run.resumed else (0, trainer.init())
     write_json(directory / "config.json", run.to_json())
-    checkpoints.save(start, begin)
+    checkpoints.save(start, carry)
     recorder = Recorder(directory, resume_at=start if run.resumed else None)
     compile_seconds = trainer.compile() if start < config.steps else None
     with _Interrupt() as stopped:
-        for step, carry, rows in _chunks(run, env, trainer, recorder, begin, start):
+        for step, carry, rows in _chunks(run, env, trainer, recorder, carry, start):  # noqa: B020
             recorder.write(rows)
             if step == config.steps or stopped or checkpoints.due():
                 checkpoints.save(step, carry)
@@ -91,6 +96,8 @@ def _train(run: Run, env: Environment, checkpoint_share: float) -> int:
                 )
                 return 130
     recorder.close()
+    if options.film:
+        _film(run, env, trainer, carry)
     return _finish(run, env, recorder.rows, compile_seconds)
 
 
@@ -119,6 +126,21 @@ def _chunks(run: Run, env: Environment, trainer: Any, recorder: Recorder, carry:
                                 refresh=False)  # fmt: skip
             bar.update(chunk)
             yield step, new_carry, rows
+
+
+def _film(run: Run, env: Environment, trainer: Any, carry: Any) -> None:
+    """Draw an episode of the first seed's policy."""
+    from functools import partial
+
+    import jax
+
+    from envs.film import drawing, episode, write_film
+
+    with jax.enable_x64(run.config.x64):
+        learner = jax.tree.map(lambda leaf: jax.device_get(leaf)[0], carry.learner)
+        observations = episode(env, partial(trainer.method.act, learner), jax.random.key(run.config.seed))
+    write_film(observations, drawing(run.environment), run.directory / "film.gif")
+    print(f"film: {run.directory / 'film.gif'}, {len(observations) - 1} steps")
 
 
 def _finish(run: Run, env: Environment, rows: list[Row], compile_seconds: float | None) -> int:

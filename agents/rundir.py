@@ -34,13 +34,13 @@ class Run:
         }
 
 
-def new_run(environment: str, options: Options) -> Run:
+def new_run(options: Options) -> Run:
     """A run to start; its directory is chosen but not made.
 
     Raises:
         ConfigError: a bad setting, or a name that is taken.
     """
-    distractors = options.distractors or 0
+    environment, distractors = str(options.env), options.distractors or 0
     if distractors < 0:
         raise ConfigError(f"--distractors is {distractors}; give 0 or more")
     config = Config(**options.given).resolve(noisy=distractors > 0)
@@ -60,7 +60,7 @@ def new_run(environment: str, options: Options) -> Run:
     return Run(environment, distractors, config, directory, resumed=False)
 
 
-def resumed_run(environment: str, options: Options) -> Run:
+def resumed_run(options: Options) -> Run:
     """The run in `--resume`, with `--steps` if given; any other option must agree with it.
 
     Raises:
@@ -82,7 +82,7 @@ def resumed_run(environment: str, options: Options) -> Run:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}); restore it to resume") from None
-    if run.environment != environment:
+    if options.env not in (None, run.environment):
         raise ConfigError(f"{directory} is a run on {run.environment}; resume it with that environment's agent")
     for option, value in (("name", options.name), ("logdir", options.logdir)):
         if value is not None:
@@ -106,4 +106,4 @@ def _name(environment: str, distractors: int, config: Config, given: dict[str, A
              f"seeds{config.seed}-{config.seed + config.seeds - 1}"]  # fmt: skip
     said = {"method", "steps", "seed", "seeds"}
     parts += [f"{name.replace('_', '-')}-{value}" for name, value in sorted(given.items()) if name not in said]
-    return "_".join(parts).replace("/", "-").replace(" ", "")[:150]
+    return "_".join(parts).replace("/", "-").replace(":", "-").replace(" ", "")[:150]

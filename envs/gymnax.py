@@ -18,11 +18,10 @@ _STATE_NAMES = {
 
 
 class GymnaxEnvironment(Environment):
-    """The registered gymnax environment `name` with its default parameters.
-
+    """The registered gymnax environment `name` with its default parameters. A board (two dimensions) is read row by row.
 
     Raises:
-        UnsupportedEnvironment: unknown name, continuous actions, or an observation that is no vector.
+        UnsupportedEnvironment: unknown name, continuous actions, or an observation that is neither vector nor board.
     """
 
     def __init__(self, name: str):
@@ -32,7 +31,10 @@ class GymnaxEnvironment(Environment):
         if name not in gymnax.registered_envs:
             near = nearest(name, gymnax.registered_envs)
             raise UnsupportedEnvironment(f"unknown environment {name!r}; the nearest registered gymnax name is {near!r}")
-        self._env, self._params = gymnax.make(name)
+        try:
+            self._env, self._params = gymnax.make(name)
+        except OSError as error:  # one of them downloads its data
+            raise UnsupportedEnvironment(f"{name} cannot be made ({error}); it needs data from the network") from None
         action_space = self._env.action_space(self._params)
         if not isinstance(action_space, spaces.Discrete):
             raise UnsupportedEnvironment(
@@ -41,7 +43,7 @@ class GymnaxEnvironment(Environment):
             )
         space = self._env.observation_space(self._params)
         shape: tuple[int, ...] | Any = getattr(space, "shape", None)
-        if not isinstance(space, spaces.Box) or shape is None or len(shape) != 1:
+        if not isinstance(space, spaces.Box) or shape is None or len(shape) not in (1, 2):
             raise UnsupportedEnvironment(
                 f"{name} observes {_describe(space)} and this agent needs a vector; "
                 "wrap it in an Environment of your own that flattens it, or use an agent with a convolutional network"
@@ -49,23 +51,28 @@ class GymnaxEnvironment(Environment):
         self.name = name
         self.num_actions = int(action_space.n)
         self.max_episode_steps = int(self._params.max_steps_in_episode)
-        self.state_names = _STATE_NAMES.get(name, tuple(f"dimension_{i}" for i in range(shape[0])))
+        size = jax.eval_shape(self.reset, jax.random.key(0))[1].size  # what a space says of its size is not always so
+        self.state_names = _STATE_NAMES.get(name, tuple(f"dimension_{i}" for i in range(size)))
 
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         observation, state = self._env.reset(key, self._params)
-        return state, jnp.asarray(observation, float)
+        return state, _vector(observation)
 
     def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
         observation, state, reward, terminated, truncated, info = self._env.step(key, state, action, self._params)
         return state, Step(
-            observation=jnp.asarray(observation, float),
-            next_observation=jnp.asarray(info["final_observation"], float),
+            observation=_vector(observation),
+            next_observation=_vector(info["final_observation"]),
             reward=jnp.asarray(reward, float),
             terminated=jnp.asarray(terminated, bool),
             truncated=jnp.asarray(truncated, bool),
         )
 
 
+def _vector(observation: jax.Array) -> jax.Array:
+    return jnp.asarray(observation, float).ravel()
+
+
 def _describe(space: Any) -> str:
     shape = getattr(space, "shape", None)
-    return f"an array of shape {shape}" if shape is not None and len(shape) != 1 else f"a {type(space).__name__}"
+    return f"an array of shape {shape}" if shape is not None and len(shape) > 2 else f"a {type(space).__name__}"

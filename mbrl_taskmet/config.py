@@ -11,7 +11,7 @@ from typing import Any
 
 # Names only, so that `--help` need not import JAX; tests hold them against the code that they name.
 PRESETS = ("default", "paper", "paper-code")
-METHODS = ("mle", "omd", "taskmet")
+METHODS = ("mle", "omd", "taskmet", "vep", "vagram", "itervaml", "model_free")
 KINDS = ("scalar", "diagonal", "full")
 INPUTS = ("none", "state", "state_action")
 SOLVERS = {  # iterations and damping unless told otherwise
@@ -41,7 +41,7 @@ class Config:
     steps: int = option(None, "environment steps of each seed")
     seeds: int = option(None, "number of seeds, trained side by side")
     seed: int = option(0, "number of the first seed")
-    model_hidden: int = option(32, "units in each of the model's two hidden layers")
+    model_hidden: int | None = option(None, "units in each of the model's two hidden layers")
     q_hidden: int = option(32, "units in each of the Q network's two hidden layers")
     normalize_observations: bool = option(None, "let networks and metric see observations in running standard deviations")
     metric: str | None = option(None, "parametrisation of the learned metric", choices=KINDS)
@@ -61,9 +61,9 @@ class Config:
     critic_solver: str | None = option(None, "solver of the critic's linear system", choices=tuple(SOLVERS))
     critic_solver_steps: int | None = option(None, "iterations of that solver")
     critic_damping: float | None = option(None, "multiple of the identity added to the critic's Hessian")
-    model_optimizer: str = option(None, "adam, or every step as Adam's first one, about lr·sign(gradient)",
-                                         choices=("adam", "first_adam"))  # fmt: skip
-    model_lr: float = option(1e-3, "model's learning rate, per update")
+    model_optimizer: str | None = option(None, "adam, or every step as Adam's first one, about lr·sign(gradient)",
+                                                choices=("adam", "first_adam"))  # fmt: skip
+    model_lr: float | None = option(None, "model's learning rate, per update")
     critic_lr: float = option(3e-4, "critic's Adam learning rate, per update")
     temperature: float = option(0.01, "α of the soft value, in units of reward")
     discount: float = option(0.99, "γ, per environment step")
@@ -187,7 +187,8 @@ _METRIC_FIELDS = {
     "metric_warmup", "metric_every", "l1", "l1_reduction", "solver", "solver_steps", "damping",
 }  # fmt: skip
 _IMPLICIT_FIELDS = {"critic_solver", "critic_solver_steps", "critic_damping"}
-_METHOD_FIELDS = _METRIC_FIELDS | _IMPLICIT_FIELDS
+_MODEL_FIELDS = {"model_hidden", "model_optimizer", "model_lr"}
+_METHOD_FIELDS = _METRIC_FIELDS | _IMPLICIT_FIELDS | _MODEL_FIELDS
 
 _AT_LEAST = {
     "steps": 1, "seeds": 1, "seed": 0, "model_hidden": 1, "q_hidden": 1, "metric_hidden": 1, "metric_warmup": 0,
@@ -199,7 +200,8 @@ _POSITIVE = ("metric_lr", "model_lr", "critic_lr", "temperature")
 
 
 def _fields_of(method: str) -> set[str]:
-    return {"mle": set(), "omd": _IMPLICIT_FIELDS, "taskmet": _METHOD_FIELDS}[method]
+    special = {"omd": _MODEL_FIELDS | _IMPLICIT_FIELDS, "taskmet": _METHOD_FIELDS, "model_free": set()}
+    return special.get(method, _MODEL_FIELDS)
 
 
 def _who_has(name: str) -> str:
@@ -240,7 +242,9 @@ def _preset(config: Config, noisy: bool) -> dict[str, Any]:
         "critic_solver": critic_solver,
         "critic_solver_steps": SOLVERS[critic_solver][0],
         "critic_damping": SOLVERS[critic_solver][1],
+        "model_hidden": 32,
         "model_optimizer": "adam",
+        "model_lr": 1e-3,
     }
     if config.preset == "paper-code":
         values |= {"metric_start": "published", "l1_reduction": "sum"}

@@ -23,14 +23,17 @@ def make_method(env: Environment, resolved: Config) -> Method:
     """The method that a `resolved` configuration describes, for the sizes of `env`."""
     n, m = env.observation_size, env.num_actions
     config: Any = resolved  # None only where the method has no such thing, and then not read
-    parts = {
-        "model": Model(n, m, (config.model_hidden,) * 2),
+    parts: dict[str, Any] = {
         "critic": SoftQ(n, m, (config.q_hidden,) * 2, config.temperature, config.discount),
-        "model_optimizer": {"adam": optax.adam, "first_adam": first_adam}[config.model_optimizer](config.model_lr),
         "critic_optimizer": optax.adam(config.critic_lr),
         "tau": config.tau,
         "policy": config.policy,
     }
+    if config.model_hidden is not None:
+        parts |= {
+            "model": Model(n, m, (config.model_hidden,) * 2),
+            "model_optimizer": {"adam": optax.adam, "first_adam": first_adam}[config.model_optimizer](config.model_lr),
+        }
     if config.critic_solver is not None:
         parts["critic_solver"] = make_solver(config.critic_solver, config.critic_solver_steps, config.critic_damping)
     if config.metric is not None:

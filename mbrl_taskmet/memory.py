@@ -27,9 +27,10 @@ def required_bytes(env: Environment, config: Config) -> int:
     def mlp(inputs: int, hidden: int, outputs: int) -> int:
         return (inputs + 1) * hidden + (hidden + 1) * hidden + (hidden + 1) * outputs
 
-    dynamics = mlp(n + m, config.model_hidden, n)
-    learner = dynamics + mlp(n + m, config.model_hidden, 1) + 3 * mlp(n, config.q_hidden, m)
-    batch = config.batch_size * (n + k + m + config.model_hidden)
+    hidden = config.model_hidden or 0
+    dynamics = mlp(n + m, hidden, n)
+    learner = dynamics + mlp(n + m, hidden, 1) + 3 * mlp(n, config.q_hidden, m)
+    batch = config.batch_size * (n + k + m + hidden)
     if config.metric is not None:
         entries = {"scalar": 1, "diagonal": n, "full": n * n}[config.metric]
         conditional = config.metric_input != "none"

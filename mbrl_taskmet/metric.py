@@ -28,6 +28,16 @@ _LEAST = 1e-12  # keeps the norm above 0 where every softplus underflows; its sq
 _SOFTPLUS_OF_1 = 0.5413248546129181  # log(e − 1): softplus of it is 1
 
 
+def squared_norm(matrix: jax.Array, error: jax.Array) -> jax.Array:
+    """‖z‖²_Λ = zᵀΛz of one error (n,) under one metric of any kind, scalar."""
+    return error @ matrix @ error if matrix.ndim == 2 else jnp.sum(matrix * error**2)
+
+
+def prediction_loss(matrices: jax.Array, error: jax.Array) -> jax.Array:
+    """E‖z‖²_Λ (eq. 3) with one metric per row: (batch, …), (batch, n) → scalar."""
+    return jnp.mean(jax.vmap(squared_norm)(matrices, error))
+
+
 class Metric:
     """Λ_φ(x) on predictions of size n, given inputs x = (observation, action) or nothing.
 
@@ -83,13 +93,9 @@ class Metric:
             return jnp.diagonal(matrix)
         return jnp.broadcast_to(matrix, (self.size,))
 
-    def squared_norm(self, matrix: jax.Array, error: jax.Array) -> jax.Array:
-        """‖z‖²_Λ = zᵀΛz of one error (n,), scalar."""
-        return error @ matrix @ error if self.kind == "full" else jnp.sum(matrix * error**2)
-
     def loss(self, params: PyTree, observation: jax.Array, action: jax.Array, error: jax.Array) -> jax.Array:
         """L_pred = E‖f_θ(x) − y‖²_Λφ(x) (eq. 3): (batch, n), (batch, m), (batch, n) → scalar."""
-        return jnp.mean(jax.vmap(self.squared_norm)(self.batch(params, observation, action), error))
+        return prediction_loss(self.batch(params, observation, action), error)
 
     def l1(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
         """E Σ_ij |Λ_ij|, the L1 penalty on the metric's output, scalar. A scalar metric counts as the matrix λI."""

@@ -18,7 +18,8 @@ PyTree = Any
 class SoftQ:
     """Two Q networks regressed to one target; the target takes the smaller target head per action, then the soft value.
 
-    Methods that learn a model see a critic only through `init`, `predict`, `target`, `error` and `loss`.
+    Methods that learn a model see a critic only through `init`, `predict`, `value`, `head_values`, `target`, `error` and
+    `loss`.
     """
 
     def __init__(
@@ -30,12 +31,12 @@ class SoftQ:
         discount: float = 0.99,
     ):
         self.num_actions, self.temperature, self.discount = num_actions, temperature, discount
-        self._observation_size = observation_size
+        self.observation_size = observation_size
         self._network = MLP(tuple(hidden), num_actions)
 
     def init(self, key: jax.Array) -> PyTree:
         """Parameters ω of both heads, stacked on a leading axis of 2. `key` is consumed."""
-        inputs = jnp.zeros(self._observation_size)
+        inputs = jnp.zeros(self.observation_size)
         # One after the other: jaxlib 0.10.2 deadlocks in large batched QR decompositions on several CPU devices at once.
         return jax.lax.map(lambda k: self._network.init(k, inputs), jax.random.split(key))
 
@@ -47,10 +48,17 @@ class SoftQ:
         """Q_ω(s, a) of both heads, (2, batch)."""
         return jnp.sum(self.action_values(params, transitions.observation) * transitions.action, axis=-1)
 
+    def value(self, target_params: PyTree, observation: jax.Array) -> jax.Array:
+        """V_ω̄(s), the soft value of the smaller head per action: (..., n) → (...)."""
+        return soft_value(jnp.min(self.action_values(target_params, observation), axis=0), self.temperature)
+
+    def head_values(self, params: PyTree, observation: jax.Array) -> jax.Array:
+        """The soft value of each head, (..., n) → (2, ...)."""
+        return soft_value(self.action_values(params, observation), self.temperature)
+
     def target(self, target_params: PyTree, transitions: Transitions) -> jax.Array:
         """r + γ·V_ω̄(s'), (batch,); differentiable in the transitions' reward and next observation."""
-        smaller = jnp.min(self.action_values(target_params, transitions.next_observation), axis=0)
-        value = soft_value(smaller, self.temperature)
+        value = self.value(target_params, transitions.next_observation)
         return bellman_target(transitions.reward, transitions.terminated, value, self.discount)
 
     def error(self, prediction: jax.Array, target: jax.Array) -> jax.Array:

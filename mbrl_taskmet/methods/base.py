@@ -26,12 +26,12 @@ class Trained(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """Everything that is learned; () where the method has no metric, or observations are left as they are."""
+    """Everything that is learned; () where a method has no metric, or observations are left as they are."""
 
     model: Trained  # θ
     critic: Trained  # ω
     target_params: PyTree  # ω̄
-    metric: Trained  # φ
+    metric: Trained  # φ; VEP keeps its frozen values here
     moments: Moments | tuple[()] = ()  # of the observations, which networks see normalised
 
     def normalized(self, observation: jax.Array) -> jax.Array:

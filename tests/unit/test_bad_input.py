@@ -120,7 +120,7 @@ def test_a_name_that_is_taken_is_refused(refused: Refused, tmp_path: Path) -> No
     [
         ("Pendulum-v1", ["Pendulum-v1 has continuous actions", "use a soft actor-critic agent"]),
         ("Breakout-MinAtar", ["Breakout-MinAtar observes an array of shape (10, 10, 4)", "use an agent with a convolutional"]),
-        ("Catch-bsuite", ["Catch-bsuite observes an array of shape (10, 5)", "needs a vector"]),
+        ("FrozenLake-misc", ["FrozenLake-misc observes a Discrete", "needs a vector"]),
         ("CartPole-v2", ["unknown environment 'CartPole-v2'", "is 'CartPole-v1'"]),
     ],
 )
@@ -137,7 +137,7 @@ def a_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Trai
     """A run's directory with checkpoints at steps 0 and 100, which hold the start of the run, and what restores it."""
     sizes = ["--steps", "200", "--eval-every", "100", "--random-steps", "64", "--batch-size", "32", "--distractors", "2"]
     place = ["--logdir", str(tmp_path_factory.mktemp("runs")), "--name", "run"]
-    run = new_run(CARTPOLE, parse(CARTPOLE, ["--method", "mle", *sizes, *place]))
+    run = new_run(parse(CARTPOLE, ["--method", "mle", *sizes, *place]))
     directory = run.directory
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(run.to_json()))

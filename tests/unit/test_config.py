@@ -64,10 +64,11 @@ def test_the_baselines_of_paper_code_have_a_working_adam(method: str) -> None:
 @pytest.mark.parametrize(("method", "preset", "noisy"), EVERY)
 def test_resolving_fills_what_the_method_has_and_nothing_else(method: str, preset: str, noisy: bool) -> None:
     config = Config(method=method, preset=preset).resolve(noisy)
-    expected = {"mle": (True, True), "omd": (True, False), "taskmet": (False, False)}[method]
+    expected = {"omd": (True, False), "taskmet": (False, False)}.get(method, (True, True))
     assert (config.metric is None, config.critic_solver is None) == expected
     assert (config.solver is None, config.critic_solver_steps is None) == expected
-    assert None not in (config.steps, config.seeds, config.model_optimizer)
+    assert None not in (config.steps, config.seeds)
+    assert (config.model_optimizer is None) == (config.model_lr is None) == (method == "model_free")
 
 
 @pytest.mark.parametrize(("method", "preset", "noisy"), EVERY)
@@ -108,7 +109,7 @@ RULES: list[tuple[dict[str, Any], str]] = [
     ({"damping": INFINITE}, "--damping is inf"),
     ({"l1": float("nan")}, "--l1 is nan"),
     ({"metric_input": "state", "metric_hidden": (32, 0)}, "--metric-hidden is 0; give 1 or more"),
-    ({"method": "taskmat"}, "--method 'taskmat' is unknown; did you mean 'taskmet'? There are mle, omd, taskmet"),
+    ({"method": "taskmat"}, "--method 'taskmat' is unknown; did you mean 'taskmet'? There are mle, omd, taskmet, vep,"),
     ({"preset": "papper"}, "did you mean 'paper'?"),
     ({"metric": "diag"}, "--metric 'diag' is unknown; did you mean 'diagonal'?"),
     ({"metric_input": "action"}, "did you mean 'state_action'?"),
@@ -149,7 +150,11 @@ USELESS = [(method, name) for method in METHODS for name in sorted(names._METHOD
 
 @pytest.mark.parametrize(("method", "name"), USELESS)
 def test_what_does_nothing_for_a_method_is_refused_and_the_method_it_is_for_named(method: str, name: str) -> None:
-    owners = "omd or taskmet" if name in names._IMPLICIT_FIELDS else "taskmet"
+    owners = "taskmet"
+    if name in names._IMPLICIT_FIELDS:
+        owners = "omd or taskmet"
+    if name in names._MODEL_FIELDS:
+        owners = "mle or omd or taskmet or vep or vagram or itervaml"
     value = getattr(FULL, name)
     with pytest.raises(ConfigError) as refused:
         Config(method=method, **{name: value}).resolve()

@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 from mbrl_taskmet.linear_solve import Dense, Identity
 from mbrl_taskmet.make import first_adam
-from mbrl_taskmet.methods import METHODS, MLE, OMD, Learner, Method, TaskMet
+from mbrl_taskmet.methods import METHODS, MLE, OMD, VEP, IterVAML, Learner, Method, ModelFree, TaskMet, VaGraM
 from mbrl_taskmet.methods.omd import task_gradient
 from mbrl_taskmet.metric import INPUTS, Metric
 from mbrl_taskmet.networks import Model, ModelParams
@@ -26,6 +26,7 @@ from tests.small_problem import (
     LR,
     TAU,
     M,
+    Mixing,
     N,
     make,
     make_taskmet,
@@ -195,6 +196,112 @@ def test_taskmet_steps_the_model_under_the_old_metric_then_critic_target_and_met
     # one dense solve by two compilations: rounding times a condition number of at most 1e5
     assert_learned(new, *expected(learner, batch), tolerance=1e-9)
     assert info.residual < 1e-9
+
+
+def assert_steps_like_mle(method: Method, loss: Callable[[PyTree, Learner, Transitions], jax.Array]) -> None:
+    """One update: the model along `loss`(dynamics, learner, batch) and the reward's squared error, then critic and target."""
+    learner, batch = start(method)
+
+    @jax.jit
+    def expected(learner: Learner, batch: Transitions) -> tuple[PyTree, ...]:
+        def total(theta: ModelParams) -> jax.Array:
+            reward = method.imagine(theta, batch).reward
+            return loss(theta.dynamics, learner, batch) + jnp.mean((reward - batch.reward) ** 2)
+
+        theta = descend(learner.model.params, jax.grad(total)(learner.model.params))
+        return theta, *critic_and_target_step(method, learner, theta, batch), learner.metric.params
+
+    new, _ = jax.jit(method.update)(learner, batch, jnp.int32(0))
+    assert_learned(new, *expected(learner, batch))
+
+
+def soft(values: jax.Array) -> jax.Array:
+    return CRITIC.temperature * jnp.log(jnp.sum(jnp.exp(values / CRITIC.temperature), axis=-1))
+
+
+def test_vep_asks_for_the_frozen_values_of_the_next_observation(x64: None) -> None:
+    def loss(dynamics: PyTree, learner: Learner, batch: Transitions) -> jax.Array:
+        imagined = Mixing().next_observation(dynamics, batch.observation, batch.action)
+        total = jnp.zeros(())
+        for i in range(5):
+            x, y = imagined, batch.next_observation
+            layers = [jax.tree.map(lambda leaf: leaf[i], layer) for layer in learner.metric.params["params"].values()]  # noqa: B023
+            for depth, layer in enumerate(layers):
+                x, y = (z @ layer["kernel"] + layer["bias"] for z in (x, y))
+                if depth < 2:
+                    x, y = jnp.maximum(x, 0), jnp.maximum(y, 0)
+            total += jnp.mean((x - y)[:, 0] ** 2)
+        return total
+
+    assert_steps_like_mle(make(VEP), loss)
+    first, second = (make(VEP).init(jax.random.key(seed)).metric.params for seed in (0, 1))
+    kernels = np.concatenate([tree["params"]["Dense_0"]["kernel"] for tree in (first, second)])
+    assert kernels.shape == (10, N, 32) and len(np.unique(kernels[:, 0, 0])) == 10  # each seed has five values of its own
+
+
+def test_vagram_weighs_errors_with_the_values_gradients_of_both_heads_and_both_averages(
+    x64: None, central_differences: Callable[..., PyTree]
+) -> None:
+    method = make(VaGraM)
+    learner, batch = start(method)
+    squares = []
+    for params in (learner.critic.params, learner.target_params):
+        for head in (0, 1):
+            # rows do not mix, so the slope of the sum holds the gradient of every row's value
+            value = jax.jit(lambda s: jnp.sum(soft(CRITIC.action_values(params, s)[head])))  # noqa: B023
+            squares.append(central_differences(value, batch.next_observation) ** 2)
+    weights = sum(squares) / 4
+    # differences of step 1e-5 are off by about 1e-9
+    np.testing.assert_allclose(method.metric(learner, batch), weights, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(method.metric_diagonal(learner, batch), jnp.mean(weights, axis=0), rtol=1e-6, atol=1e-8)
+
+    def loss(dynamics: PyTree, learner: Learner, batch: Transitions) -> jax.Array:
+        error = Mixing().next_observation(dynamics, batch.observation, batch.action) - batch.next_observation
+        return jnp.mean(jnp.sum(method.metric(learner, batch) * error**2, axis=-1))
+
+    assert_steps_like_mle(method, loss)
+
+
+def test_itervaml_asks_for_the_value_of_the_target_network(x64: None) -> None:
+    def value(target_params: PyTree, observation: jax.Array) -> jax.Array:
+        return soft(CRITIC.action_values(target_params, observation).min(axis=0))
+
+    def loss(dynamics: PyTree, learner: Learner, batch: Transitions) -> jax.Array:
+        imagined = Mixing().next_observation(dynamics, batch.observation, batch.action)
+        return jnp.mean((value(learner.target_params, imagined) - value(learner.target_params, batch.next_observation)) ** 2)
+
+    assert_steps_like_mle(make(IterVAML), loss)
+
+
+def test_vagram_is_itervaml_linearised_where_the_heads_agree(x64: None) -> None:
+    """With one critic in all four places and a small error, along each dimension alone, both losses are the same."""
+    vagram, itervaml = make(VaGraM), make(IterVAML)
+    learner, batch = start(vagram)
+    head = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), learner.target_params)
+    learner = learner._replace(critic=learner.critic._replace(params=head), target_params=head)
+    dynamics = learner.model.params.dynamics
+    exact = vagram.model.next_observation(dynamics, batch.observation, batch.action)
+    for shift in 1e-4 * np.eye(N):
+        near = batch._replace(next_observation=exact - shift)
+        weighted = jnp.mean(jnp.sum(vagram.metric(learner, near) * shift**2, axis=-1))
+        # the next term of the expansion is smaller by the shift, 1e-4
+        np.testing.assert_allclose(itervaml.loss(dynamics, head, near), weighted, rtol=1e-2)
+
+
+def test_model_free_trains_the_critic_on_the_data_and_has_no_model(x64: None) -> None:
+    adam = optax.adam(LR)
+    method = ModelFree(critic=CRITIC, critic_optimizer=adam, tau=TAU)
+    _, batch = start(make(MLE))
+    learner = jax.jit(method.init)(jax.random.key(0))
+    assert jax.tree.leaves(learner.model.params) == []
+    assert jnp.all(jnp.isnan(method.prediction_error(learner.model.params.dynamics, batch)))
+    gradient = jax.grad(CRITIC.loss)(learner.critic.params, learner.target_params, batch)
+    updates, _ = adam.update(gradient, learner.critic.opt_state)
+    new, info = jax.jit(method.update)(learner, batch, jnp.int32(0))
+    omega = optax.apply_updates(learner.critic.params, updates)
+    target = jax.tree.map(lambda new, old: TAU * new + (1 - TAU) * old, omega, learner.target_params)
+    assert_learned(new, learner.model.params, omega, target, ())
+    assert jnp.isnan(info.residual)
 
 
 def test_taskmets_metric_waits_for_the_warm_up_and_moves_at_every_so_many_steps() -> None:

@@ -1,0 +1,11 @@
+"""`python -m agents.gymnax --env Acrobot-v1 --distractors 8` trains an agent on a registered gymnax environment.
+
+`--env mypackage.module:Class` takes an `envs.base.Environment` of your own, made without arguments.
+"""
+
+import sys
+
+from agents.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""A film of a policy: one episode drawn from its observations, as GIF."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.base import Environment, UnsupportedEnvironment
+
+WIDTH, HEIGHT = 300, 200
+MAX_FRAMES = 250
+
+Canvas = Any  # PIL.ImageDraw.ImageDraw
+Drawing = Callable[[Canvas, np.ndarray], None]
+
+
+def _cartpole(canvas: Canvas, observation: np.ndarray) -> None:
+    x, angle = WIDTH / 2 + observation[0] / 2.4 * WIDTH / 2, observation[2]
+    ground = 0.75 * HEIGHT
+    canvas.line([(0, ground), (WIDTH, ground)], fill="grey")
+    canvas.rectangle([x - 20, ground - 12, x + 20, ground + 12], fill="black")
+    canvas.line([(x, ground - 12), (x + 100 * math.sin(angle), ground - 12 - 100 * math.cos(angle))], fill="peru", width=8)
+
+
+def _acrobot(canvas: Canvas, observation: np.ndarray) -> None:
+    cos1, sin1, cos2, sin2 = observation[:4]
+    link, start = HEIGHT / 5, (WIDTH / 2, HEIGHT / 2)
+    elbow = start[0] + link * sin1, start[1] + link * cos1
+    hand = elbow[0] + link * (sin1 * cos2 + cos1 * sin2), elbow[1] + link * (cos1 * cos2 - sin1 * sin2)
+    canvas.line([(0, start[1] - link), (WIDTH, start[1] - link)], fill="grey")  # to be reached by the hand
+    canvas.line([start, elbow, hand], fill="teal", width=8)
+    for x, y in (start, elbow):
+        canvas.ellipse([x - 6, y - 6, x + 6, y + 6], fill="black")
+
+
+def _mountain_car(canvas: Canvas, observation: np.ndarray) -> None:
+    def place(position: float) -> tuple[float, float]:
+        return (position + 1.2) / 1.8 * WIDTH, HEIGHT * (0.85 - 0.3 * (1 + math.sin(3 * position)))
+
+    canvas.line([place(position) for position in np.linspace(-1.2, 0.6, 60)], fill="black", width=3)
+    goal_x, goal_y = place(0.5)
+    canvas.line([(goal_x, goal_y), (goal_x, goal_y - 30)], fill="red", width=3)
+    x, y = place(float(observation[0]))
+    canvas.ellipse([x - 9, y - 18, x + 9, y], fill="teal")
+
+
+def _catch(canvas: Canvas, observation: np.ndarray) -> None:
+    rows, columns = 10, 5
+    side = HEIGHT / rows
+    left = (WIDTH - columns * side) / 2
+    canvas.rectangle([left, 0, left + columns * side, HEIGHT - 1], outline="grey")
+    for row, column in np.argwhere(observation.reshape(rows, columns) > 0):
+        x, y = left + column * side, row * side
+        canvas.rectangle([x, y, x + side, y + side], fill="black" if row == rows - 1 else "teal")
+
+
+DRAWINGS: dict[str, Drawing] = {
+    "CartPole-v1": _cartpole, "Acrobot-v1": _acrobot, "MountainCar-v0": _mountain_car, "Catch-bsuite": _catch,
+}  # fmt: skip
+"""How an observation without its noise is drawn, by the environment's name."""
+
+
+def drawing(name: str) -> Drawing:
+    """How `name` is drawn.
+
+    Raises:
+        UnsupportedEnvironment: nobody has drawn it.
+    """
+    if name not in DRAWINGS:
+        raise UnsupportedEnvironment(f"{name} cannot be drawn, only {', '.join(DRAWINGS)}; leave --film out")
+    return DRAWINGS[name]
+
+
+def episode(env: Environment, act: Callable[[jax.Array, jax.Array], jax.Array], key: jax.Array) -> np.ndarray:
+    """The observations (T, k) of one episode, noise left out, its last one included. `key` is consumed."""
+    reset_key, key = jax.random.split(key)
+    size = len(env.state_names)
+
+    def step(carry: tuple[Any, jax.Array], count: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+        state, observation = carry
+        act_key, env_key = jax.random.split(jax.random.fold_in(key, count))
+        state, result = env.step(env_key, state, act(act_key, observation))
+        return (state, result.observation), (result.next_observation[:size], result.terminated | result.truncated)
+
+    state, first = jax.jit(env.reset)(reset_key)
+    counts = jnp.arange(env.max_episode_steps)
+    following, done = jax.jit(lambda start: jax.lax.scan(step, start, counts)[1])((state, first))
+    length = int(np.argmax(done)) + 1 if np.any(done) else len(counts)
+    return np.concatenate([np.asarray(first)[None, :size], np.asarray(following)[:length]])
+
+
+def write_film(observations: np.ndarray, draw: Drawing, path: Path) -> None:
+    """Draw `observations` (T, k) as a GIF of at most `MAX_FRAMES` frames."""
+    from PIL import Image, ImageDraw
+
+    frames = []
+    stride = -(-len(observations) // MAX_FRAMES)
+    for observation in observations[::stride]:
+        frame = Image.new("RGB", (WIDTH, HEIGHT), "white")
+        draw(ImageDraw.Draw(frame), observation)
+        frames.append(frame.quantize(16))
+    aside = path.with_suffix(".part.gif")
+    frames[0].save(aside, save_all=True, append_images=frames[1:], duration=40, loop=0)
+    aside.replace(path)

@@ -1,0 +1,96 @@
+"""Figure 8: a model that is too small, return and model error along training, and other numbers of hidden units.
+
+`python -m runs.capacity`; see `runs/experiment.py` for its flags.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbrl_taskmet.plotting import STYLES, band, curve, save
+from runs.experiment import Experiment, Results, Setting, main, read_published
+
+UNITS = (3, 1, 2, 4, 8, 16, 32)
+NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet"}
+GIVEN: dict[str, dict[str, Any]] = {"mle": {}, "omd": {}, "taskmet": {"metric": "full", "metric_input": "state_action"}}
+"""What a method is given beside its name and size; `NOTES.md` says how it was chosen."""
+QUANTITIES = {"episode_return": ("eval/return", "return"), "dynamics_mse": ("train/model_mse_state", "model error")}
+
+
+def draw(results: Results, output: Path, logdir: Path) -> None:
+    """Figure 8, published above and ours below, and the final return against the number of units."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, sharey="col")
+    for column, (theirs, (ours, label)) in enumerate(QUANTITIES.items()):
+        for (method, name), style in zip(NAMES.items(), STYLES, strict=False):
+            _published_band(axes[0, column], theirs, name, style)
+            rows = results.get(f"{method}-3", [])
+            if rows:
+                band(axes[1, column], *curve(rows, ours), label=name, **style)
+        for axis, source in zip(axes[:, column], ("published", "this library"), strict=True):
+            axis.set(title=f"{source}, 3 hidden units", ylabel=label)
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize="small")
+        axes[1, column].set_xlabel("environment steps")
+    axes[0, 1].set_yscale("log")
+    for ending in ("png", "svg"):
+        save(figure, output / f"figure8.{ending}")
+    _draw_units(results, output)
+
+
+def _published_band(axis: Any, quantity: str, method: str, style: dict[str, Any]) -> None:
+    rows = [row for row in read_published("figure8.csv") if (row["quantity"], row["method"]) == (quantity, method)]
+    names = ("env_step", "mean_over_10_seeds_10_point_moving_average", "mean_minus_se", "mean_plus_se")
+    steps, center, low, high = (np.array([float(row[name]) for row in rows]) for name in names)
+    axis.plot(steps, center, markevery=25, markersize=5, linewidth=1.6, label=method, **style)
+    axis.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def _draw_units(results: Results, output: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from mbrl_taskmet.statistics import standard_error
+    from runs.experiment import final_returns
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for (method, name), style in zip(NAMES.items(), STYLES, strict=False):
+        points = {units: final_returns(results.get(f"{method}-{units}", [])) for units in sorted(UNITS)}
+        points = {units: final for units, final in points.items() if len(final)}
+        if points:
+            errors = [standard_error(final) if len(final) > 1 else 0.0 for final in points.values()]
+            axis.errorbar(list(points), [final.mean() for final in points.values()], errors, capsize=3, label=name, **style)
+    axis.set(xlabel="hidden units of the model", ylabel="final return, mean ± standard error", xscale="log", ylim=(0, 520))
+    axis.set_xticks(sorted(UNITS), [str(units) for units in sorted(UNITS)])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    for ending in ("png", "svg"):
+        save(figure, output / f"units.{ending}")
+
+
+PUBLISHED_3 = {"taskmet": "412 ± 25", "omd": "320 ± 50", "mle": "166 ± 44"}  # at 200 000 steps
+
+EXPERIMENT = Experiment(
+    "capacity",
+    tuple(
+        Setting(
+            name=f"{method}-{units}",
+            given={"method": method, "model_hidden": units, **GIVEN[method]},
+            rival=None if method == "taskmet" else f"taskmet-{units}",
+            published=PUBLISHED_3[method] if units == 3 else "",
+        )
+        for units in UNITS
+        for method in NAMES
+    ),
+    draw,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENT))

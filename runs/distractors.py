@@ -1,0 +1,109 @@
+"""Figures 6 and 7: return against the number of distractors, every method, and the metric that TaskMet learns.
+
+`python -m runs.distractors`; see `runs/experiment.py` for its flags. One setting of each method for all counts.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbrl_taskmet.config import METHODS
+from mbrl_taskmet.plotting import STYLES, save
+from mbrl_taskmet.statistics import standard_error
+from runs.experiment import Experiment, Results, Setting, final_returns, main, read_published
+
+COUNTS = (16, 32, 64, 128, 256, 512)
+GIVEN: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
+"""What a method is given beside its name; `NOTES.md` says how it was chosen."""
+
+NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
+         "model_free": "model-free"}  # fmt: skip
+
+
+def published() -> dict[tuple[str, int], tuple[float, float]]:
+    """(mean, standard error) by method and number of distractors, TaskMet the best of six settings at each."""
+    return {
+        (row["method"], int(row["distractors"])): (float(row["final_episode_return_mean"]), float(row["standard_error"]))
+        for row in read_published("figure6.csv")
+    }
+
+
+def draw(results: Results, output: Path, logdir: Path) -> None:
+    """Figure 6, the published one beside ours, and Figure 7."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    numbers = published()
+    for (method, name), style in zip(NAMES.items(), STYLES, strict=False):
+        theirs = {count: numbers[name, count] for count in COUNTS if (name, count) in numbers}
+        ours = {}
+        for count in COUNTS:
+            final = final_returns(results.get(f"{method}-{count}", []))
+            if len(final):
+                ours[count] = (float(final.mean()), standard_error(final) if len(final) > 1 else 0.0)
+        for axis, points in ((left, theirs), (right, ours)):
+            if points:
+                centers, errors = zip(*points.values(), strict=True)
+                axis.errorbar(list(points), centers, errors, capsize=3, label=name, **style)
+    for axis, title in ((left, "published, TaskMet the best of six settings"), (right, "this library, one setting each")):
+        axis.set(title=title, xlabel="distractors", xscale="log", ylim=(0, 520))
+        axis.set_xticks(COUNTS, [str(count) for count in COUNTS], minor=False)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+    left.set_ylabel("final return, mean ± standard error")
+    for ending in ("png", "svg"):
+        save(figure, output / f"figure6.{ending}")
+    _draw_metric(results, output)
+
+
+def _draw_metric(results: Results, output: Path) -> None:
+    """Figure 7: the final weight of every real dimension, and the range of the distractors', for TaskMet's runs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = figure.subplots()
+    names = ("cart_position", "cart_velocity", "pole_angle", "pole_velocity")
+    drawn = False
+    for place, count in enumerate(COUNTS):
+        rows = results.get(f"taskmet-{count}", [])
+        final = [row["metric/diagonal"] for row in rows if row["step"] == rows[-1]["step"]]
+        weights = np.array([diagonal for diagonal in final if diagonal and None not in diagonal])
+        if not len(weights):
+            continue
+        center = weights.mean(axis=0)
+        for i, (name, style) in enumerate(zip(names, STYLES, strict=False)):
+            point = {**style, "linestyle": "", "markersize": 8, "label": None if drawn else name.replace("_", " ")}
+            axis.plot(place + 0.12 * (i - 1.5), center[i], **point)
+        axis.fill_between([place - 0.3, place + 0.3], center[4:].min(), center[4:].max(), color="grey", alpha=0.5,
+                          label=None if drawn else "distractors, lowest to highest")  # fmt: skip
+        drawn = True
+    axis.set_xticks(range(len(COUNTS)), [str(count) for count in COUNTS])
+    axis.set(xlabel="distractors", ylabel="weight in the metric, mean over seeds")
+    axis.grid(alpha=0.3)
+    if drawn:
+        axis.legend(fontsize="small")
+    for ending in ("png", "svg"):
+        save(figure, output / f"figure7.{ending}")
+
+
+def _setting(method: str, count: int) -> Setting:
+    number = published().get((NAMES[method], count))
+    return Setting(
+        name=f"{method}-{count}",
+        distractors=count,
+        given={"method": method, **GIVEN[method]},
+        rival=None if method == "taskmet" else f"taskmet-{count}",
+        published=f"{number[0]:.0f} ± {number[1]:.0f}" if number else "",
+    )
+
+
+EXPERIMENT = Experiment("distractors", tuple(_setting(method, count) for count in COUNTS for method in METHODS), draw)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENT))

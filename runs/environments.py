@@ -1,0 +1,65 @@
+"""The same agents, untouched, on other environments; model-free soft Q-learning on the true transitions is the upper bound.
+
+`python -m runs.environments`; see `runs/experiment.py` for its flags.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mbrl_taskmet.plotting import STYLES, band, curve, save
+from runs.experiment import Experiment, Results, Setting, main
+
+ENVIRONMENTS = ("Acrobot-v1", "MountainCar-v0", "Catch-bsuite", "FourRooms-misc")
+METHODS = ("model_free", "taskmet", "omd", "mle")
+COUNTS = (0, 8)
+
+
+def _name(environment: str, method: str, count: int) -> str:
+    return f"{environment.split('-')[0].lower()}-{method}-{count}"
+
+
+def draw(results: Results, output: Path, logdir: Path) -> None:
+    """Returns along training, a column per environment, a row per number of distractors."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(ENVIRONMENTS), 7), layout="constrained")
+    axes = figure.subplots(len(COUNTS), len(ENVIRONMENTS), sharex="col", sharey="col")
+    for row, count in enumerate(COUNTS):
+        for column, environment in enumerate(ENVIRONMENTS):
+            axis = axes[row, column]
+            for method, style in zip(METHODS, STYLES, strict=False):
+                rows = results.get(_name(environment, method, count), [])
+                if rows:
+                    band(axis, *curve(rows, "eval/return"), label=method.replace("_", "-"), **style)
+            axis.set_title(f"{environment}, {count} distractors")
+            axis.locator_params(axis="x", nbins=4)
+            axis.grid(alpha=0.3)
+        axes[row, 0].set_ylabel("return")
+    for axis in axes[-1]:
+        axis.set_xlabel("environment steps")
+    axes[0, 0].legend(fontsize="small")
+    for ending in ("png", "svg"):
+        save(figure, output / f"figure.{ending}")
+
+
+EXPERIMENT = Experiment(
+    "environments",
+    tuple(
+        Setting(
+            name=_name(environment, method, count),
+            environment=environment,
+            distractors=count,
+            given={"method": method},
+            rival=None if method == "model_free" else _name(environment, "model_free", count),
+        )
+        for environment in ENVIRONMENTS
+        for count in COUNTS
+        for method in METHODS
+    ),
+    draw,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENT))

@@ -1,0 +1,267 @@
+"""What the experiments share: settings × blocks of seeds, each block one run directory of the agents' command.
+
+A block that is there is not run again; one that was interrupted, or is to have more steps, is resumed; seeds that are missing
+are added. Tables and pictures are made of the blocks that exist:
+
+    table.md, table.csv     a line per setting
+    curves.csv.gz           return and model error of every evaluation of every seed
+    runs.json               seeds, device, versions and wall time of every block
+    figure.png, figure.svg  whatever the experiment draws
+
+Flags that an experiment does not know go to the agents' command: `python -m runs.capacity --seeds 2 --steps 2000 --x64`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fnmatch
+import gzip
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.command import main as agent
+from agents.options import parse
+from mbrl_taskmet.config import Config, ConfigError, flag
+from mbrl_taskmet.statistics import iqm, mean, probability_of_improvement, standard_error, stratified_ci95
+
+PUBLISHED = Path(__file__).parent / "published"
+LAST = 10  # evaluations
+
+Rows = list[dict[str, Any]]
+Results = dict[str, Rows]  # by the name of the setting; only those with a row
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the table.
+
+    name: of its directory.
+    given: fields of `Config` that are not left to the preset.
+    rival: the setting it is compared with, in the probability that the rival is better.
+    published: the published final return, as it is printed.
+    """
+
+    name: str
+    environment: str = "CartPole-v1"
+    distractors: int = 0
+    given: Mapping[str, Any] = field(default_factory=dict)
+    rival: str | None = None
+    published: str = ""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Settings, the full size of the experiment, and what draws its results.
+
+    draw: (results, the directory to draw to, the blocks' directory).
+    """
+
+    name: str
+    settings: tuple[Setting, ...]
+    draw: Callable[[Results, Path, Path], None]
+    steps: int = 200_000
+    seeds: int = 10
+
+
+def main(experiment: Experiment, argv: list[str] | None = None) -> int:
+    """Run what is missing, then write the table and the pictures. 2 for bad input, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog=f"python -m runs.{experiment.name}", allow_abbrev=False,
+                                     epilog="Other flags go to the agents' command.")  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=experiment.seeds, help="seeds of every setting (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="number of the first one (default: 0)")
+    parser.add_argument("--steps", type=int, default=experiment.steps, help="environment steps (default: %(default)s)")
+    parser.add_argument("--block", type=int, default=10, help="most seeds of one run (default: %(default)s)")
+    parser.add_argument("--only", action="append", metavar="PATTERN", help="only settings such as 'taskmet-*'; may be repeated")
+    parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
+    parser.add_argument("--logdir", type=Path, default=Path("runs/logs") / experiment.name, metavar="DIR",
+                        help="where the blocks are (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where table and pictures go (default: the logdir)")
+    options, extra = parser.parse_known_args(argv)
+    try:
+        for name in ("seeds", "steps", "block"):
+            if getattr(options, name) < 1:
+                raise ConfigError(f"--{name} is {getattr(options, name)}; give 1 or more")
+        settings = _chosen(experiment, options.only)
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        for setting in () if options.report else settings:
+            code = _run(setting, options.logdir / setting.name, seeds, options.steps, options.block, extra)
+            if code:
+                return code
+        results = {s.name: _rows(options.logdir / s.name, seeds, options.steps) for s in settings}
+        results = {name: rows for name, rows in results.items() if rows}
+        if not results:
+            raise ConfigError(f"{options.logdir} holds no evaluation; leave --report out to make some")
+        output = options.output or options.logdir
+        output.mkdir(parents=True, exist_ok=True)
+        report(settings, results, output, options.logdir)
+        experiment.draw(results, output, options.logdir)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print((output / "table.md").read_text(encoding="utf-8"))
+    return 0
+
+
+def report(settings: Iterable[Setting], results: Results, output: Path, logdir: Path) -> None:
+    """Write the table, the curves and where they come from."""
+    lines = [_line(setting, results) for setting in settings if setting.name in results]
+    head = list(lines[0])
+    text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    text += ["| " + " | ".join(str(line[name]) for name in head) + " |" for line in lines]
+    (output / "table.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    _write_csv(output / "table.csv", lines)
+    curves = [
+        {"setting": name, "seed": row["seed"], "step": row["step"], "return": _short(row["eval/return"]),
+         "model_error": _short(row["train/model_mse_state"])}
+        for name, rows in results.items() for row in rows
+    ]  # fmt: skip
+    _write_csv(output / "curves.csv.gz", curves)
+    blocks = [path for name in results for path in sorted((logdir / name).glob("*/summary.json"))]
+    keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
+    summaries = {str(path.parent.relative_to(logdir)): json.loads(path.read_text(encoding="utf-8")) for path in blocks}
+    runs = {name: {key: summary[key] for key in keys} for name, summary in summaries.items()}
+    (output / "runs.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+
+
+def final_returns(rows: Rows, last: int = 1) -> np.ndarray:
+    """Each seed's return (seeds,), the mean over its `last` evaluations; seeds that know none are left out."""
+    values = []
+    for _, own in groupby(sorted(rows, key=lambda row: (row["seed"], row["step"])), lambda row: row["seed"]):
+        known = [row["eval/return"] for row in list(own)[-last:] if row["eval/return"] is not None]
+        values += [float(np.mean(known))] if known else []
+    return np.array(values)
+
+
+def read_published(name: str) -> list[dict[str, str]]:
+    """The rows of a file of published numbers."""
+    with (PUBLISHED / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _chosen(experiment: Experiment, patterns: list[str] | None) -> list[Setting]:
+    chosen = [s for s in experiment.settings if not patterns or any(fnmatch.fnmatch(s.name, p) for p in patterns)]
+    if not chosen:
+        names = ", ".join(setting.name for setting in experiment.settings)
+        raise ConfigError(f"--only {' '.join(patterns or [])} is no setting; there are {names}")
+    return chosen
+
+
+def _run(setting: Setting, folder: Path, seeds: range, steps: int, block: int, extra: list[str]) -> int:
+    """Resume the blocks that are unfinished, then run those that are missing; the first exit code that is not 0."""
+    flags = ["--distractors", str(setting.distractors), *_flags(setting.given), *extra]
+    missing = set(seeds)
+    for directory, config in _blocks(folder, setting, [*flags, "--steps", str(steps)]):
+        own = set(range(config.seed, config.seed + config.seeds))
+        if not own & missing:
+            continue
+        missing -= own
+        if _last_step(directory) < steps or (config.steps <= steps and not (directory / "summary.json").exists()):
+            code = agent(setting.environment, ["--resume", str(directory), "--steps", str(max(steps, config.steps))])
+            if code:
+                return code
+    for first, count in _stretches(missing, block):
+        name = f"seeds{first}-{first + count - 1}"
+        where = ["--seed", str(first), "--seeds", str(count), "--steps", str(steps), "--logdir", str(folder), "--name", name]
+        code = agent(setting.environment, [*flags, *where])
+        if code:
+            return code
+    return 0
+
+
+def _blocks(folder: Path, setting: Setting, flags: list[str]) -> Iterator[tuple[Path, Config]]:
+    """The blocks of a setting that hold something, with their configurations.
+
+    Raises:
+        ConfigError: one is of other settings.
+    """
+    expected = Config(**parse(setting.environment, flags).given).resolve(noisy=setting.distractors > 0).to_json()
+    for path in sorted(folder.glob("*/config.json")):
+        directory, saved = path.parent, json.loads(path.read_text(encoding="utf-8"))
+        if not any((directory / "checkpoints" / "state").glob("[0-9]*")) and not _last_step(directory):
+            shutil.rmtree(directory)  # killed before its first checkpoint
+            continue
+        config = Config.from_json(saved["config"])
+        for name, value in config.to_json().items():
+            if name not in ("seed", "seeds", "steps") and json.loads(json.dumps(expected[name])) != saved["config"].get(name):
+                raise ConfigError(f"{directory} was run with {flag(name)} {value}, not {expected[name]}; "
+                                  "give another --logdir, or move it away")  # fmt: skip
+        yield directory, config
+
+
+def _stretches(seeds: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
+    """(first, count) of consecutive seeds, at most `most` at a time."""
+    for _, stretch in groupby(enumerate(sorted(seeds)), lambda pair: pair[1] - pair[0]):
+        own = [seed for _, seed in stretch]
+        for start in range(0, len(own), most):
+            yield own[start], len(own[start : start + most])
+
+
+def _flags(given: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in given.items():
+        if isinstance(value, bool):
+            yield flag(name) if value else flag(f"no_{name}")
+        else:
+            yield from (flag(name), ",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+
+
+def _last_step(directory: Path) -> int:
+    from mbrl_taskmet.recording import read_rows
+
+    rows = read_rows(directory)
+    return rows[-1]["step"] if rows else 0
+
+
+def _rows(folder: Path, seeds: range, steps: int) -> Rows:
+    """The rows of a setting, of each seed once."""
+    from mbrl_taskmet.recording import read_rows
+
+    found = {}
+    for path in sorted(folder.glob("*/metrics.jsonl")):
+        for row in read_rows(path.parent):
+            if row["seed"] in seeds and row["step"] <= steps:
+                found[row["seed"], row["step"]] = row
+    return [found[key] for key in sorted(found)]
+
+
+def _line(setting: Setting, results: Results) -> dict[str, Any]:
+    rows = results[setting.name]
+    final, late = final_returns(rows), final_returns(rows, LAST)
+    interval = stratified_ci95(iqm, final, resamples=2000)
+    errors = [row["train/model_mse_state"] for row in rows if row["step"] == rows[-1]["step"]]
+    known = [error for error in errors if error is not None]
+    rival = results.get(setting.rival or "")
+    return {
+        "setting": setting.name,
+        "seeds": len({row["seed"] for row in rows}),
+        "steps": max(row["step"] for row in rows),
+        "final return": f"{mean(list(final)):.1f} ± {standard_error(final):.1f}" if len(final) else "",
+        f"last {LAST} evaluations": f"{mean(list(late)):.1f} ± {standard_error(late):.1f}" if len(late) else "",
+        "IQM": f"{iqm(final):.1f}" if len(final) else "",
+        "95 % interval": f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else "",
+        "P(rival is better)": f"{probability_of_improvement(final_returns(rival), final):.2f}" if rival and len(final) else "",
+        "model error": f"{mean(known):.3g}" if known else "",
+        "published": setting.published,
+    }
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
+
+
+def _write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    data = text.getvalue().encode()
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)

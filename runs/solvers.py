@@ -1,0 +1,145 @@
+"""Return and quality of the metric's gradient against solver, damping, products and wall time.
+
+`python -m runs.solvers`; see `runs/experiment.py` for its flags. The gradient is measured where TaskMet's own training has
+led, at the last checkpoint of the first block of the default solver: on `BATCHES` batches of the replay,
+
+    residual   ‖Hu − g‖/‖g‖
+    cosine     with the same batch's gradient after `LONG` products of MINRES, an almost exact solve
+    signal     ‖mean‖/‖standard deviation‖ over batches: a gradient that follows the batch teaches little
+    ms         per gradient, one batch, one device, median
+
+written to `gradients.md`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbrl_taskmet.plotting import STYLES, save
+from runs.experiment import Experiment, Results, Setting, final_returns, main
+
+DISTRACTORS = 64
+BATCHES = 64
+LONG = 300
+DEFAULT = "minres-5"
+SOLVERS: dict[str, dict[str, Any]] = {
+    DEFAULT: {"solver": "minres", "solver_steps": 5},
+    "minres-2": {"solver": "minres", "solver_steps": 2},
+    "minres-10": {"solver": "minres", "solver_steps": 10},
+    "minres-5-damped-0.01": {"solver": "minres", "solver_steps": 5, "damping": 0.01},
+    "minres-5-damped-0.1": {"solver": "minres", "solver_steps": 5, "damping": 0.1},
+    "normal-cg-2": {"solver": "normal_cg", "solver_steps": 2},
+    "normal-cg-10": {"solver": "normal_cg", "solver_steps": 10},
+    "normal-cg-20": {"solver": "normal_cg", "solver_steps": 20},
+    "gauss-newton-5": {"solver": "gauss_newton", "solver_steps": 5},
+    "gauss-newton-5-damped-0.1": {"solver": "gauss_newton", "solver_steps": 5, "damping": 0.1},
+    "neumann-10": {"solver": "neumann", "solver_steps": 10},
+    "identity": {"solver": "identity"},
+}
+
+
+def draw(results: Results, output: Path, logdir: Path) -> None:
+    """Final return against milliseconds per gradient, and the table of gradients."""
+    blocks = sorted(path.parent.parent for path in (logdir / DEFAULT).glob("*/checkpoints/state"))
+    if not blocks:
+        print(f"no gradients: {logdir / DEFAULT} holds no checkpoint", file=sys.stderr)
+        return
+    lines = gradients(blocks[0], [name for name in SOLVERS if name in results])
+    head = "| solver | products | residual | cosine | signal | ms |\n|---|---|---|---|---|---|\n"
+    rows = [f"| {name} | {products} | {residual:.3f} | {cosine:.3f} | {signal:.2f} | {1e3 * seconds:.2f} |"
+            for name, (products, residual, cosine, signal, seconds) in lines.items()]  # fmt: skip
+    (output / "gradients.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+    _draw(results, lines, output)
+
+
+def gradients(block: Path, names: list[str]) -> dict[str, tuple[int, float, float, float, float]]:
+    """(products, residual, cosine, signal, seconds) of each solver at the last checkpoint of `block`, first seed."""
+    import dataclasses
+
+    import jax
+    import jax.numpy as jnp
+    from jax.flatten_util import ravel_pytree
+
+    from agents.options import parse
+    from agents.rundir import resumed_run
+    from envs.make import make_environment
+    from mbrl_taskmet import replay
+    from mbrl_taskmet.checkpoint import Checkpoints
+    from mbrl_taskmet.linear_solve import SOLVERS as KINDS
+    from mbrl_taskmet.linear_solve import Minres
+    from mbrl_taskmet.make import make_method
+    from mbrl_taskmet.training import Trainer
+
+    run = resumed_run(parse(None, ["--resume", str(block)]))
+    env = make_environment(run.environment, run.distractors)
+    method: Any = make_method(env, run.config)
+    step, carry = Checkpoints(block / "checkpoints", Trainer(env, method, run.config)).restore()
+    learner, memory = jax.tree.map(lambda leaf: jax.device_get(leaf)[0], (carry.learner, carry.replay))
+    sample = jax.jit(lambda key: replay.sample(memory, key, jnp.int32(step), run.config.batch_size))
+    batches = [sample(key) for key in jax.random.split(jax.random.key(0), BATCHES)]
+
+    def measure(solver: Any) -> tuple[int, float, np.ndarray, float]:
+        @jax.jit
+        def solve(batch: Any) -> tuple[Any, Any, Any]:
+            gradient, solved = dataclasses.replace(method, solver=solver).metric_gradient(learner, batch)
+            return ravel_pytree(gradient)[0], solved.residual, solved.products
+
+        jax.block_until_ready(solve(batches[0]))  # compiles
+        results, seconds = [], []
+        for batch in batches:
+            begin = time.perf_counter()
+            results.append(jax.block_until_ready(solve(batch)))
+            seconds.append(time.perf_counter() - begin)
+        vectors, residuals, products = zip(*results, strict=True)
+        return int(products[0]), float(np.mean(residuals)), np.array(vectors), statistics.median(seconds)
+
+    _, _, exact, _ = measure(Minres(LONG))
+    found = {}
+    for name in names:
+        given = SOLVERS[name]
+        options = {key: given[old] for key, old in (("steps", "solver_steps"), ("damping", "damping")) if old in given}
+        products, residual, vectors, seconds = measure(KINDS[given["solver"]](**options))
+        norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(exact, axis=1)
+        cosine = float(np.mean(np.sum(vectors * exact, axis=1) / norms))
+        signal = float(np.linalg.norm(vectors.mean(axis=0)) / np.linalg.norm(vectors.std(axis=0)))
+        found[name] = products, residual, cosine, signal, seconds
+    return found
+
+
+def _draw(results: Results, lines: dict[str, tuple[int, float, float, float, float]], output: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for place, (name, (_, _, _, signal, seconds)) in enumerate(lines.items()):
+        style = {**STYLES[place % len(STYLES)], "linestyle": "", "markersize": 8, "fillstyle": "left" if place > 7 else "full"}
+        final = final_returns(results[name], 10)
+        axes[0].plot(1e3 * seconds, final.mean(), label=name, **style)
+        axes[1].plot(1e3 * seconds, signal, label=name, **style)
+    axes[0].set_ylabel("return, mean of the last ten evaluations")
+    axes[1].set_ylabel("signal of the metric's gradient")
+    axes[1].legend(fontsize="x-small")
+    for axis in axes:
+        axis.set(xlabel="ms per metric gradient", xscale="log")
+        axis.grid(alpha=0.3)
+    for ending in ("png", "svg"):
+        save(figure, output / f"figure.{ending}")
+
+
+EXPERIMENT = Experiment(
+    "solvers",
+    tuple(
+        Setting(name=name, distractors=DISTRACTORS, given=given, rival=None if name == DEFAULT else DEFAULT)
+        for name, given in SOLVERS.items()
+    ),
+    draw,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENT))
