@@ -20,7 +20,6 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads((folder / "run" / "summary.json").read_text())
 
 
-@pytest.mark.xfail(strict=True, reason="not reached yet: 460.6, four seeds at 500 and one at 303; see runs/results/README.md")
 def test_the_default_agent_solves_cartpole_with_eight_distractors(summary: dict[str, Any]) -> None:
     assert summary["mean"] >= 475  # a random policy returns 22 and the most is 500
 
@@ -29,7 +28,3 @@ def test_the_metric_ranks_the_real_dimensions_above_every_distractor(summary: di
     for diagonal in summary["metric_diagonal"]:
         # By chance the mean of four of twelve exchangeable weights exceeds all of the other eight in under 1 of 100 seeds.
         assert sum(diagonal[:4]) / 4 > max(diagonal[4:])
-
-
-def test_most_seeds_end_solved(summary: dict[str, Any]) -> None:
-    assert summary["iqm"] >= 475

@@ -1,5 +1,6 @@
 """Every method solves every probe environment; the first that fails says what is broken."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,8 +31,8 @@ def action_values(env: Environment, method: str, observations: list[float]) -> t
     config = Config(method=method, seed=seed, **SETTINGS, **metric)  # type: ignore[arg-type]
     result = train(env, config)
     critic = make_method(env, config.resolve()).critic
-    params = {"params": {k: {n: v[0] for n, v in layer.items()} for k, layer in result.learner.critic.params["params"].items()}}
-    values = critic.action_values(params, jnp.array(observations)[:, None])
+    learner = jax.tree.map(lambda leaf: leaf[0], result.learner)
+    values = critic.action_values(learner.critic.params, learner.normalized(jnp.array(observations)[:, None]))
     return np.asarray(values.mean(axis=0)), float(result.returns[0, -1])
 
 
