@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from agents import tabular
-from agents.tabular import BOUNDS, DISCOUNT, REWARD, TRANSITION, Params, bellman, main, optimal_values, policy_return, project
+from agents.tabular import BOUNDS, DISCOUNT, REWARD, TRANSITION, Params, bellman, main, project
+
+optimal_values, policy_return = jax.jit(tabular.optimal_values), jax.jit(tabular.policy_return)
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_the_gradient_is_that_of_finite_differences(
         likelihood = jnp.einsum("ast,ast->as", TRANSITION, jnp.log(tabular.transition(params)))
         return -jnp.mean(likelihood) + jnp.mean((params.reward - REWARD) ** 2)
 
-    gradient = tabular.METHODS[method](params)
+    gradient = jax.jit(tabular.METHODS[method])(params)
     assert max(float(jnp.abs(leaf).max()) for leaf in gradient) > 0.1
     # logits count in units of the temperature .01: differences of step 1e-6 are off by about 1e-8
     assert relative_error(gradient, central_differences(jax.jit(loss), params, 1e-6)) < 1e-6
