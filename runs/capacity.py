@@ -38,6 +38,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
             axis.grid(alpha=0.3)
             axis.legend(fontsize="small")
         axes[1, column].set_xlabel("environment steps")
+        axes[1, column].locator_params(axis="x", nbins=5)
     axes[0, 1].set_yscale("log")
     for ending in ("png", "svg"):
         save(figure, output / f"figure8.{ending}")

@@ -80,7 +80,7 @@ def gradients(block: Path, names: list[str]) -> dict[str, tuple[int, float, floa
     env = make_environment(run.environment, run.distractors)
     method: Any = make_method(env, run.config)
     step, carry = Checkpoints(block / "checkpoints", Trainer(env, method, run.config)).restore()
-    learner, memory = jax.tree.map(lambda leaf: jax.device_get(leaf)[0], (carry.learner, carry.replay))
+    learner, memory = jax.tree.map(lambda leaf: jnp.asarray(jax.device_get(leaf)[0]), (carry.learner, carry.replay))
     sample = jax.jit(lambda key: replay.sample(memory, key, jnp.int32(step), run.config.batch_size))
     batches = [sample(key) for key in jax.random.split(jax.random.key(0), BATCHES)]
 

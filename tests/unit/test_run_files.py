@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.getbasetemp() / "jax_cache"),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
-    command = [sys.executable, "-m", "agents.cartpole", *SETTINGS, "--logdir", str(logdir)]
+    command = [sys.executable, "-m", "agents.cartpole", *SETTINGS, "--film", "--logdir", str(logdir)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (directory,) = logdir.iterdir()
@@ -69,14 +69,15 @@ def rows(run: Finished) -> list[dict[str, Any]]:
 
 
 def test_the_directory_holds_what_the_manual_says(run: Finished) -> None:
-    expected = ["checkpoints", "config.json", "curves.png", "metrics.jsonl", "summary.json", "tensorboard"]
+    expected = ["checkpoints", "config.json", "curves.png", "film.gif", "metrics.jsonl", "summary.json", "tensorboard"]
     assert sorted(path.name for path in run.directory.iterdir()) == expected
     assert {"cartpole-v1", "d2", "taskmet", "1000steps", "seeds3-4"} <= set(run.directory.name.split("_"))
 
 
 def test_the_output_is_quiet_when_it_is_no_terminal(run: Finished) -> None:
     assert run.error == ""
-    assert len(run.output.splitlines()) == 3
+    assert len(run.output.splitlines()) == 4
+    assert f"film: {run.directory / 'film.gif'}, " in run.output
     assert "taskmet on CartPole-v1 with 2 distractors, 2 seed(s), 1000 steps, needs about" in run.output.splitlines()[0]
     assert str(run.directory / "curves.png") in run.output
 

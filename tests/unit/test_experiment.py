@@ -1,0 +1,198 @@
+"""The experiments' runner: what is run, resumed and left alone, and one experiment from nothing to its picture."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mbrl_taskmet.config import Config
+from runs import experiment as runner
+from runs.experiment import Experiment, Setting, final_returns, main
+
+EXPERIMENTS = ("distractors", "capacity", "solvers", "environments")
+EXPERIMENT = Experiment(
+    "trial",
+    (Setting("a", given={"method": "mle", "model_hidden": 4}), Setting("b", given={"normalize": False}, rival="a")),
+    draw=lambda results, output, logdir: None,
+    steps=2000,
+    seeds=2,
+)
+
+
+class Agent:
+    """Stands for the agents' command: notes what it is asked for, and leaves what a finished run would."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.interrupted_at: int | None = None
+
+    def __call__(self, environment: str, argv: list[str]) -> int:
+        from agents.options import parse
+        from agents.rundir import new_run
+
+        self.calls.append(argv)
+        options = parse(environment, argv)
+        if options.resume:
+            directory = Path(options.resume)
+            saved = json.loads((directory / "config.json").read_text())
+            saved["config"]["steps"] = options.given["steps"]
+            config = Config.from_json(saved["config"])
+        else:
+            run = new_run(options)
+            directory, config, saved = run.directory, run.config, run.to_json()
+        (directory / "checkpoints" / "state" / "0").mkdir(parents=True, exist_ok=True)
+        (directory / "config.json").write_text(json.dumps(saved))
+        end = self.interrupted_at or config.steps
+        rows = [
+            {"step": step, "seed": seed, "eval/return": 10.0 * seed + step / 1000, "train/model_mse_state": 0.5}
+            for step in range(config.eval_every, end + 1, config.eval_every)
+            for seed in range(config.seed, config.seed + config.seeds)
+        ]
+        (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if self.interrupted_at:
+            return 130
+        keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
+        (directory / "summary.json").write_text(json.dumps(dict.fromkeys(keys, 1)))
+        return 0
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> Agent:
+    fake = Agent()
+    monkeypatch.setattr(runner, "agent", fake)
+    return fake
+
+
+def run(tmp_path: Path, *argv: str) -> int:
+    return main(EXPERIMENT, ["--logdir", str(tmp_path / "logs"), *argv])
+
+
+def test_every_setting_is_run_with_its_flags_and_reported(tmp_path: Path, agent: Agent) -> None:
+    assert run(tmp_path) == 0
+    assert agent.calls[0][:6] == ["--distractors", "0", "--method", "mle", "--model-hidden", "4"]
+    assert agent.calls[1][:3] == ["--distractors", "0", "--no-normalize"]
+    assert [call[-1] for call in agent.calls] == ["seeds0-1"] * 2
+    table = (tmp_path / "logs" / "table.md").read_text()
+    # seeds 0 and 1 end at 2 and 12; against itself the rival is better half of the time
+    assert "| a | 2 | 2000 | 7.0 ± 5.0 | 6.5 ± 5.0 | 7.0 | 2.0 to 12.0 |  | 0.5 |  |" in table
+    assert "| b | 2 | 2000 | 7.0 ± 5.0 | 6.5 ± 5.0 | 7.0 | 2.0 to 12.0 | 0.50 | 0.5 |  |" in table
+    curves = list(csv.DictReader(gzip.decompress((tmp_path / "logs" / "curves.csv.gz").read_bytes()).decode().splitlines()))
+    assert len(curves) == 8
+    assert curves[0] == {"setting": "a", "seed": "0", "step": "1000", "return": "1", "model_error": "0.5"}
+    assert set(json.loads((tmp_path / "logs" / "runs.json").read_text())) == {"a/seeds0-1", "b/seeds0-1"}
+
+
+def test_what_is_done_is_not_repeated_and_missing_seeds_are_added_in_blocks(tmp_path: Path, agent: Agent) -> None:
+    run(tmp_path, "--only", "a")
+    run(tmp_path, "--only", "a", "--seeds", "7", "--block", "3")
+    assert [call[-1] for call in agent.calls] == ["seeds0-1", "seeds2-4", "seeds5-6"]
+    run(tmp_path, "--only", "a", "--seeds", "7", "--block", "3")
+    assert len(agent.calls) == 3
+
+
+def test_more_steps_resume_what_is_there(tmp_path: Path, agent: Agent) -> None:
+    run(tmp_path, "--only", "a")
+    assert run(tmp_path, "--only", "a", "--steps", "3000") == 0
+    assert agent.calls[1] == ["--resume", str(tmp_path / "logs" / "a" / "seeds0-1"), "--steps", "3000"]
+    assert "| a | 2 | 3000 | 8.0" in (tmp_path / "logs" / "table.md").read_text()
+    assert run(tmp_path, "--only", "a", "--steps", "2000") == 0  # fewer: reports what was reached by then
+    assert len(agent.calls) == 2
+    assert "| a | 2 | 2000 | 7.0" in (tmp_path / "logs" / "table.md").read_text()
+
+
+def test_an_interrupted_block_is_resumed(tmp_path: Path, agent: Agent) -> None:
+    agent.interrupted_at = 1000
+    assert run(tmp_path) == 130
+    assert len(agent.calls) == 1
+    agent.interrupted_at = None
+    assert run(tmp_path) == 0
+    assert agent.calls[1][:2] == ["--resume", str(tmp_path / "logs" / "a" / "seeds0-1")]
+    assert len(agent.calls) == 3
+
+
+def test_a_block_killed_before_its_first_checkpoint_is_started_again(tmp_path: Path, agent: Agent) -> None:
+    run(tmp_path, "--only", "a")
+    directory = tmp_path / "logs" / "a" / "seeds0-1"
+    for path in ("metrics.jsonl", "summary.json"):
+        (directory / path).unlink()
+    (directory / "checkpoints" / "state" / "0").rmdir()
+    assert run(tmp_path, "--only", "a") == 0
+    assert "--resume" not in agent.calls[1]
+
+
+def test_a_block_of_other_settings_is_refused(tmp_path: Path, agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, "--only", "a")
+    assert run(tmp_path, "--only", "a", "--model-lr", "0.1") == 2
+    assert "was run with --model-lr 0.001, not 0.1; give another --logdir" in capsys.readouterr().err
+
+
+def test_a_report_runs_nothing(tmp_path: Path, agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "--report") == 2
+    assert "holds no evaluation; leave --report out" in capsys.readouterr().err
+    run(tmp_path, "--only", "b")
+    assert run(tmp_path, "--report", "--output", str(tmp_path / "out")) == 0
+    assert len(agent.calls) == 1
+    assert "| b |" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [(["--only", "c*"], "--only c* is no setting; there are a, b"), (["--seeds", "0"], "--seeds is 0; give 1 or more")],
+)
+def test_bad_input_is_refused(
+    argv: list[str], message: str, tmp_path: Path, agent: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, *argv) == 2
+    assert message in capsys.readouterr().err and not agent.calls
+
+
+def test_a_final_return_is_the_mean_of_each_seeds_last_known_evaluations() -> None:
+    rows = [{"seed": s, "step": t, "eval/return": s + t if (s, t) != (1, 3) else None} for s in (0, 1) for t in (1, 2, 3)]
+    assert final_returns(rows).tolist() == [3.0]
+    assert final_returns(rows, 2).tolist() == [2.5, 3.0]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_setting_of_an_experiment_can_be_run_and_its_rival_is_there(name: str) -> None:
+    experiment: Experiment = importlib.import_module(f"runs.{name}").EXPERIMENT
+    names = [setting.name for setting in experiment.settings]
+    assert experiment.name == name and len(set(names)) == len(names)
+    for setting in experiment.settings:
+        assert setting.rival is None or setting.rival in names
+        Config(steps=experiment.steps, **setting.given).resolve(noisy=setting.distractors > 0)
+
+
+@pytest.mark.parametrize("name", ("distractors", "capacity", "environments"))
+def test_an_experiment_draws_what_it_has(name: str, tmp_path: Path) -> None:
+    experiment: Experiment = importlib.import_module(f"runs.{name}").EXPERIMENT
+    chosen = [setting for setting in experiment.settings if "taskmet" in setting.name][:2]
+    row: dict[str, Any] = {"eval/return": 9.0, "train/model_mse_state": 0.5, "metric/diagonal": [1.0] * 20}
+    rows = [{**row, "step": step, "seed": seed} for step in (1000, 2000) for seed in (0, 1)]
+    experiment.draw({setting.name: rows for setting in chosen}, tmp_path, tmp_path)
+    drawn = {path.suffix for path in tmp_path.iterdir()}
+    assert drawn == {".png", ".svg"} and all(path.stat().st_size > 10_000 for path in tmp_path.iterdir())
+
+
+def test_an_experiment_runs_from_nothing_to_its_table_and_pictures(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }  # fmt: skip
+    sizes = "--seeds 2 --steps 200 --eval-every 100 --eval-episodes 2 --random-steps 64 --batch-size 32"
+    command = [sys.executable, "-m", "runs.capacity", "--only", "mle-3", *sizes.split(), "--logdir", str(tmp_path / "logs")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "| mle-3 | 2 | 200 |" in done.stdout and "166 ± 44" in done.stdout
+    names = {path.name for path in (tmp_path / "logs").iterdir()}
+    assert names == {"mle-3", "table.md", "table.csv", "curves.csv.gz", "runs.json",
+                     "figure8.png", "figure8.svg", "units.png", "units.svg"}  # fmt: skip
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (again.returncode, again.stderr) == (0, "") and "needs about" not in again.stdout  # nothing was run again
