@@ -42,13 +42,6 @@ REFUSED = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> object:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def test_every_registered_environment_is_run_or_refused() -> None:
     assert set(gymnax.registered_envs) == {*RUNS, *REFUSED}
 
