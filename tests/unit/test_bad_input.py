@@ -29,13 +29,6 @@ TINY = ["--method", "mle", "--steps", "200", "--eval-every", "100", "--random-st
 Refused = Callable[..., str]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(autouse=True)
 def jax_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command sets devices and cache before JAX starts, which in a test's process it has: leave those settings out."""
