@@ -1,0 +1,302 @@
+"""The loop of a task and a method: chunks of iterations, each followed by a validation, for all data sets × seeds at once.
+
+A run is one data set and one seed. Runs are spread over the devices. On an accelerator those of a device are batched into the
+same operations; on a CPU they follow each other, which is no slower there, and one that has stopped early costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from decision_tasks.base import Data, Split, Task, decided_value
+from decision_tasks.methods import METHODS, Method, squared_error
+from mbrl_taskmet.bilevel import State
+from mbrl_taskmet.config import ConfigError
+
+PyTree = Any
+VALIDATE_EVERY = 10
+PATIENCE = 100
+_RANDOM_DRAWS = 10  # random predictions of each test instance
+
+
+class Sizes(NamedTuple):
+    """datasets × seeds runs of at most `steps` predictor steps, TaskMet's warm-up not counted; `seed` numbers their keys."""
+
+    datasets: int = 10
+    seeds: int = 5
+    seed: int = 0
+    steps: int = 100_000
+
+    @property
+    def runs(self) -> int:
+        return self.datasets * self.seeds
+
+
+class Fixed(NamedTuple):
+    """What a run reads and never changes."""
+
+    key: jax.Array
+    data: Split
+    prepared: PyTree  # by the method, for each training instance
+    random: jax.Array  # mean value on the test instances of decisions on U(0, 1) predictions
+    optimal: jax.Array  # and on the truth
+
+
+class Carry(NamedTuple):
+    """What a run has between two chunks."""
+
+    state: State
+    best_params: PyTree  # θ of the best validation
+    best_metric: PyTree  # and φ
+    best_score: jax.Array
+    best_iteration: jax.Array
+    stopped: jax.Array  # bool: patience is over, or `failed`
+    failed: jax.Array  # the iteration by whose end the state was not finite, or −1; the state before it is kept
+
+
+class Report(NamedTuple):
+    """A run at the end of a chunk."""
+
+    iteration: jax.Array
+    score: jax.Array  # what validation maximises
+    validation_mse: jax.Array
+    validation_value: jax.Array  # mean value of the hard decisions
+    task_loss: jax.Array  # TaskMet's L_task, mean over the chunk, and its linear solve's residual
+    residual: jax.Array
+    best_iteration: jax.Array
+    stopped: jax.Array
+    failed: jax.Array
+
+
+class Score(NamedTuple):
+    """A predictor on a data set's test instances."""
+
+    normalized_dq: jax.Array  # (DQ − random)/(optimal − random)
+    test_mse: jax.Array
+    value: jax.Array  # DQ: mean value of the hard decisions
+    random: jax.Array  # of decisions on U(0, 1) predictions
+    optimal: jax.Array  # of decisions on the truth
+
+
+class Result(NamedTuple):
+    """A finished block. D data sets, S seeds."""
+
+    normalized_dq: np.ndarray  # (D, S)
+    test_mse: np.ndarray  # (D, S)
+    scores: Score  # each (D, S)
+    carry: Carry  # each leaf (D·S, …)
+
+
+def train(task: Task, method: Method | str = "taskmet", **sizes: int) -> Result:
+    """Train every data set × seed of `Sizes` on a task and test it; nothing is written.
+
+    Raises:
+        ConfigError: the task has no relaxation and the method needs one, or the method has no such name.
+    """
+    if isinstance(method, str) and method not in METHODS:
+        raise ConfigError(f"the method {method!r} is unknown; there are {', '.join(METHODS)}")
+    trainer = Trainer(task, METHODS[method]() if isinstance(method, str) else method, Sizes(**sizes))
+    carry = trainer.init()
+    for _, carry, _ in trainer.run(carry):  # noqa: B007
+        pass
+    return trainer.finish(carry)
+
+
+class Trainer:
+    """A task, a method and the sizes, made into compiled functions over the runs, which are spread over JAX's devices.
+
+    common: another trainer's `common`, of the same task, sizes and `Method.prepare`.
+    """
+
+    def __init__(self, task: Task, method: Method, sizes: Sizes, common: PyTree = None):
+        if method.differentiates and not task.relaxed:
+            raise ConfigError(f"the task {task.name} has no relaxed decision and {method.name} differentiates it; "
+                              "use mse or lodl, or write its relax")  # fmt: skip
+        self.task, self.method, self.sizes = task, method, sizes
+        devices = jax.devices()[: sizes.runs]
+        self.sharding = NamedSharding(Mesh(np.array(devices), ("run",)), PartitionSpec("run"))
+        self._padded = -(-sizes.runs // len(devices)) * len(devices)
+        self._fix = self._compiled(self._fix_run)
+        self._init = self._compiled(self._init_run)
+        self._chunk = self._compiled(self._chunk_run)
+        self._test = self._compiled(self._test_run)
+        self._fixed: Fixed | None = None
+        self._common = common
+
+    @property
+    def iterations(self) -> int:
+        """The most there will be, a multiple of the interval between validations."""
+        chunk = VALIDATE_EVERY * self.method.inner_steps
+        return -(-self.sizes.steps // chunk) * VALIDATE_EVERY
+
+    @property
+    def common(self) -> PyTree:
+        """Of each data set (datasets, …): what the method prepares, and the values of random and of optimal decisions."""
+        if self._common is None:
+            self._common = jax.tree.map(np.asarray, self._prepare())
+        return self._common
+
+    @property
+    def fixed(self) -> Fixed:
+        """The runs' data, made when first asked for."""
+        if self._fixed is None:
+            run = np.minimum(np.arange(self._padded), self.sizes.runs - 1)
+            place = partial(jax.device_put, device=self.sharding)
+            datasets, seeds = run // self.sizes.seeds, run % self.sizes.seeds
+            common = jax.tree.map(lambda leaf: place(leaf[datasets]), self.common)
+            self._fixed = self._fix(place(jnp.asarray(datasets)), place(jnp.asarray(seeds)), common)
+        return self._fixed
+
+    def init(self) -> Carry:
+        """The start of every run."""
+        return self._init(self.fixed)
+
+    def run(self, carry: Carry, start: int = 0) -> Iterator[tuple[int, Carry, Report]]:
+        """Chunk by chunk until every run has stopped: (iterations done, carry, report)."""
+        for first in range(start, self.iterations, VALIDATE_EVERY):
+            if bool(jnp.all(carry.stopped)):
+                return
+            carry, report = self._chunk(carry, self.fixed, jnp.full(self._padded, first))
+            yield first + VALIDATE_EVERY, carry, self.only_runs(report)
+
+    def finish(self, carry: Carry) -> Result:
+        """The best predictor of every run on its test instances."""
+        grid = (self.sizes.datasets, self.sizes.seeds)
+        scores = jax.tree.map(lambda x: x.reshape(grid), self.only_runs(self._test(carry.best_params, self.fixed)))
+        return Result(scores.normalized_dq, scores.test_mse, scores, self.only_runs(carry))
+
+    def baselines(self) -> dict[str, Score]:
+        """The rows `zero`, `random` and `optimal` of a table, each leaf (datasets,)."""
+        one_each = jax.tree.map(lambda leaf: leaf[: self.sizes.runs : self.sizes.seeds], self.fixed)
+
+        def scores(fixed: Fixed) -> dict[str, Score]:
+            y = fixed.data.test.y
+            return {name: self._tested(predict(fixed.key, y), fixed) for name, predict in BASELINES.items()}
+
+        return jax.tree.map(np.asarray, jax.jit(partial(jax.lax.map, scores))(one_each))
+
+    def only_runs(self, tree: PyTree) -> PyTree:
+        """On the host, without the runs that only fill up the last device."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: self.sizes.runs], tree)
+
+    def to_devices(self, tree: PyTree) -> PyTree:
+        """The inverse of `only_runs`."""
+        run = np.minimum(np.arange(self._padded), self.sizes.runs - 1)
+        return jax.tree.map(lambda leaf: jax.device_put(leaf[run], self.sharding), tree)
+
+    def _compiled(self, function: Any) -> Any:
+        """`function` of one run, of all runs on their devices."""
+        mesh, spec = self.sharding.mesh, self.sharding.spec
+        platform = mesh.devices[0].platform
+
+        def several(*args: Any) -> Any:
+            if platform != "cpu":
+                return jax.vmap(function)(*args)
+            return jax.lax.map(lambda one: function(*one), args)
+
+        sharded = jax.shard_map(several, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+        # as in `mbrl_taskmet.training`: LLVM's higher levels take long and gain nothing measurable on a CPU
+        options = {"xla_backend_optimization_level": 1} if platform == "cpu" else {}
+        return jax.jit(sharded, compiler_options=options)
+
+    def _prepare(self) -> PyTree:
+        count = len(self.sharding.mesh.devices)
+        padded = -(-self.sizes.datasets // count) * count
+        datasets = jax.device_put(jnp.minimum(jnp.arange(padded), self.sizes.datasets - 1), self.sharding)
+
+        def prepare(dataset: jax.Array) -> PyTree:
+            data_key, key = jax.random.split(jax.random.fold_in(jax.random.key(self.sizes.seed), dataset))
+            data = self.task.data(data_key)
+            draws = [BASELINES["random"](jax.random.fold_in(key, draw), data.test.y) for draw in range(_RANDOM_DRAWS)]
+            random = jnp.mean(jnp.stack([jnp.mean(decided_value(self.task, draw, data.test)) for draw in draws]))
+            optimal = jnp.mean(decided_value(self.task, data.test.y, data.test))
+            return self.method.prepare(self.task, key, data.train), random, optimal
+
+        mapped = jax.shard_map(partial(jax.lax.map, prepare), mesh=self.sharding.mesh, in_specs=self.sharding.spec,
+                               out_specs=self.sharding.spec, check_vma=False)  # fmt: skip
+        return jax.jit(mapped)(datasets)
+
+    def _fix_run(self, dataset: jax.Array, seed: jax.Array, common: tuple[PyTree, jax.Array, jax.Array]) -> Fixed:
+        data_key, key = jax.random.split(jax.random.fold_in(jax.random.key(self.sizes.seed), dataset))
+        return Fixed(jax.random.fold_in(key, seed), self.task.data(data_key), *common)
+
+    def _init_run(self, fixed: Fixed) -> Carry:
+        state = self.method.init(self.task, jax.random.fold_in(fixed.key, 0), fixed.data.train, fixed.prepared)
+        return Carry(
+            state=state,
+            best_params=jax.tree.map(jnp.copy, state.model.params),
+            best_metric=jax.tree.map(jnp.copy, state.metric.params),
+            best_score=self._score(state, fixed.data.validation)[0],
+            best_iteration=jnp.int32(0),
+            stopped=jnp.array(False),
+            failed=jnp.int32(-1),
+        )
+
+    def _score(self, state: State, data: Data) -> tuple[jax.Array, jax.Array]:
+        prediction = self.task.predict(state.model.params, data)
+        return self.method.score(self.task, prediction, data), prediction
+
+    def _chunk_run(self, carry: Carry, fixed: Fixed, first: jax.Array) -> tuple[Carry, Report]:
+        unknown = jnp.array(jnp.nan)
+        return jax.lax.cond(
+            carry.stopped,
+            lambda: (carry, Report(first + VALIDATE_EVERY, *5 * (unknown,), carry.best_iteration, carry.stopped, carry.failed)),
+            lambda: self._advance(carry, fixed, first),
+        )
+
+    def _advance(self, carry: Carry, fixed: Fixed, first: jax.Array) -> tuple[Carry, Report]:
+        def iterate(state: State, i: jax.Array) -> tuple[State, Any]:
+            key = jax.random.fold_in(fixed.key, i + 1)  # 0 was the start's
+            return self.method.iterate(self.task, state, fixed.data.train, fixed.prepared, key)
+
+        end = (first + VALIDATE_EVERY).astype(jnp.int32)
+        state, infos = jax.lax.scan(iterate, carry.state, first + jnp.arange(VALIDATE_EVERY))
+        score, prediction = self._score(state, fixed.data.validation)
+        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((state, score))]))
+        better = finite & (score > carry.best_score)
+        keep = partial(jax.tree.map, lambda new, old: jnp.where(better, new, old))
+        carry = Carry(
+            state=jax.tree.map(lambda new, old: jnp.where(finite, new, old), state, carry.state),
+            best_params=keep(state.model.params, carry.best_params),
+            best_metric=keep(state.metric.params, carry.best_metric),
+            best_score=keep(score, carry.best_score),
+            best_iteration=keep(end, carry.best_iteration),
+            stopped=~finite,
+            failed=jnp.where(finite, carry.failed, end),
+        )
+        carry = carry._replace(stopped=carry.stopped | (end - carry.best_iteration >= PATIENCE))
+        return carry, Report(
+            iteration=first + VALIDATE_EVERY,
+            score=score,
+            validation_mse=squared_error(prediction, fixed.data.validation),
+            validation_value=jnp.mean(decided_value(self.task, prediction, fixed.data.validation)),
+            task_loss=jnp.mean(infos.task_loss),
+            residual=jnp.mean(infos.residual),
+            best_iteration=carry.best_iteration,
+            stopped=carry.stopped,
+            failed=carry.failed,
+        )
+
+    def _test_run(self, params: PyTree, fixed: Fixed) -> Score:
+        return self._tested(self.task.predict(params, fixed.data.test), fixed)
+
+    def _tested(self, prediction: jax.Array, fixed: Fixed) -> Score:
+        test = fixed.data.test
+        value = jnp.mean(decided_value(self.task, prediction, test))
+        normalized = (value - fixed.random) / (fixed.optimal - fixed.random)
+        return Score(normalized, squared_error(prediction, test), value, fixed.random, fixed.optimal)
+
+
+BASELINES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "zero": lambda key, y: jnp.zeros_like(y),
+    "random": lambda key, y: jax.random.uniform(key, y.shape, y.dtype),
+    "optimal": lambda key, y: y,
+}
+"""Predictors that learn nothing, from a key and the truth."""
