@@ -86,7 +86,7 @@ class Budget(Task):
         return jnp.asarray(chosen, y.dtype)[jnp.argmax(subset_values(chosen, y))]
 
     def relax(self, y: jax.Array, given: Any = ()) -> jax.Array:
-        """The subsets' average under softmax(values/temperature); a softmax at each of greedy's choices where those are many."""
+        """The subsets' mean under softmax(values/temperature); where those are many, a softmax at each of greedy's choices."""
         if self.relaxation == "published":
             return projected_gradient(y, self.choose)
         if math.comb(self.items, self.choose) > MOST_SUBSETS:

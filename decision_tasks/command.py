@@ -106,7 +106,6 @@ def _run(config: Config, directory: Path) -> int:
 
 def _train(block: Block, trainer: Trainer, place: Path) -> bool:
     """Train a block to its `result.json`; False if it was interrupted, after a checkpoint."""
-    import jax
     from tqdm import tqdm
 
     from decision_tasks.report import learned, result_of, rows_of
@@ -116,19 +115,18 @@ def _train(block: Block, trainer: Trainer, place: Path) -> bool:
     place.mkdir(exist_ok=True)
     snapshots = Snapshots(place / "checkpoints")
     begin = saved = time.monotonic()
-    start, carry, recorder = 0, None, None
+    done, before, carry = 0, 0.0, None
     try:
         with tqdm(total=trainer.iterations, unit="iteration", desc=f"{block.task} {block.label}", disable=None) as bar:
             if snapshots.latest is None:
                 carry = trainer.init()
             else:
-                start, host = snapshots.restore(jax.eval_shape(lambda: trainer.only_runs(trainer.init())))
+                done, host = snapshots.restore(trainer.shapes())
                 carry = trainer.to_devices(host)
-            recorder = Recorder(place, resume_at=start if snapshots.latest is not None else None)
+            recorder = Recorder(place, resume_at=done if snapshots.latest is not None else None)
             before = recorder.rows[-1]["wall_seconds"] if recorder.rows else 0.0
-            bar.update(start)
-            done = start
-            for done, carry, report in trainer.run(carry, start):
+            bar.update(done)
+            for done, carry, report in trainer.run(carry, done):  # noqa: B020
                 recorder.write(rows_of(report, done, trainer.sizes.seeds, before + time.monotonic() - begin))
                 if time.monotonic() - saved > _CHECKPOINT_SECONDS:
                     snapshots.save(done, trainer.only_runs(carry))
@@ -136,11 +134,11 @@ def _train(block: Block, trainer: Trainer, place: Path) -> bool:
                 bar.set_postfix_str(f"{int(report.stopped.sum())} of {trainer.sizes.runs} runs stopped", refresh=False)
                 bar.update(done - bar.n)
         recorder.close()
+        result = trainer.finish(carry)
     except KeyboardInterrupt:
         if carry is not None:
             snapshots.save(done, trainer.only_runs(carry))
         return False
-    result = trainer.finish(carry)
     write_arrays(place / "learned.npz", learned(trainer, result))
     write_json(place / "result.json", result_of(block, trainer, result, before + time.monotonic() - begin))
     return True

@@ -13,7 +13,7 @@ from decision_tasks.base import Data, Task
 
 STEPS = 100
 BOUND = 100.0
-_AT_ONCE = 250  # decisions that are solved in one batch
+_AT_ONCE = 50  # decisions that are solved in one batch
 _SHARES = 10  # parts of the samples that Adam's steps take in turn
 
 

@@ -74,7 +74,7 @@ def read_rates(path: str) -> np.ndarray:
         raise
     except Exception as error:  # numpy raises whatever the file's contents bring about
         reason = " ".join((getattr(error, "strerror", None) or str(error)).split())[:150]
-        raise ConfigError(f"--rates {path} cannot be read ({reason}); give a CSV file of numbers without a header, or an NPZ file "
-                          "with one array, websites × users") from None  # fmt: skip
+        raise ConfigError(f"--rates {path} cannot be read ({reason}); give a CSV file of numbers without a header, or an "
+                          "NPZ file with one array, websites × users") from None  # fmt: skip
     check_rates(rates, 1, 1)
     return rates

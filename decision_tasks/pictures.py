@@ -38,7 +38,7 @@ def draw_predictions(learned: dict[str, Arrays], path: Path) -> None:
 
 
 def draw_ellipses(learned: Arrays, path: Path, runs: int = 4) -> None:
-    """TaskMet's Figure 2: for errors on two targets, those of one length under the metric of each row; dashed, the identity's."""
+    """TaskMet's Figure 2: the errors on two targets that have length 1 under the metric of each row; dashed, the identity's."""
     from matplotlib.figure import Figure
 
     metrics = learned["metric"][:runs]  # (runs, rows, n, n)
@@ -47,7 +47,7 @@ def draw_ellipses(learned: Arrays, path: Path, runs: int = 4) -> None:
     circle = np.stack([np.cos(angle), np.sin(angle)])
     for run, (axis, matrices) in enumerate(zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True)):
         # the two targets on which the rows' mean metric is farthest from a multiple of the identity
-        values, vectors = np.linalg.eigh(matrices.mean(axis=0))
+        _, vectors = np.linalg.eigh(matrices.mean(axis=0))
         first, second = np.sort(np.argsort(-np.abs(vectors[:, -1]))[:2])
         for row, matrix in enumerate(matrices):
             block = matrix[np.ix_([first, second], [first, second])]

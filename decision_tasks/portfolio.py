@@ -32,7 +32,7 @@ FEATURES = (
     *(f"price over its {extreme} of {span} days, less 1" for extreme in ("highest", "lowest") for span in SPANS[2:]),
     *(f"mean return of all stocks over {span} days" for span in (1, 20)),
 )
-"""What is known of each stock after a day's close, from prices up to that day; z-scored by the training days' mean and spread."""
+"""What is known of each stock after a day's close, from prices up to then; z-scored by the training days' mean and spread."""
 
 
 @dataclass(frozen=True, eq=False)

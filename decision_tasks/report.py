@@ -20,13 +20,31 @@ from mbrl_taskmet.recording import Row, finite, write_json, write_text
 from mbrl_taskmet.versions import environment
 
 PUBLISHED: dict[str, dict[str, tuple[float, float, float, float]]] = {
-    "cubic": {"mse": (-0.96, 0.02, 2.30, 0.03), "dfl α=0": (0.61, 0.74, 2.89, 0.32), "dfl α=10": (0.62, 0.74, 2.41, 0.05),
-              "lodl α=0": (0.96, 0.005, 2.88, 0.03), "lodl α=10": (-0.95, 0.005, 2.29, 0.19), "taskmet": (0.96, 0.005, 2.89, 0.03)},
-    "budget": {"mse": (0.54, 0.17, 4.32, 2.35), "dfl α=0": (0.91, 0.06, 71.7, 58.3), "dfl α=10": (0.81, 0.11, 8.09, 12.1),
-               "lodl α=0": (0.84, 0.105, 35.9, 12.9), "lodl α=10": (0.58, 0.14, 5.05, 1.88), "taskmet": (0.83, 0.12, 9.74, 13.79)},
-    "portfolio": {"mse": (0.33, 0.03, 4.03, 0.24), "dfl α=0": (0.25, 0.02, 8.0e3, 8e2), "dfl α=10": (0.34, 0.03, 5.18, 0.46),
-                  "lodl α=0": (0.17, 0.05, 55.6, 9.95), "lodl α=10": (0.30, 0.03, 4.31, 0.31), "taskmet": (0.33, 0.03, 4.69, 0.56)},
-}  # fmt: skip
+    "cubic": {
+        "mse": (-0.96, 0.02, 2.30, 0.03),
+        "dfl α=0": (0.61, 0.74, 2.89, 0.32),
+        "dfl α=10": (0.62, 0.74, 2.41, 0.05),
+        "lodl α=0": (0.96, 0.005, 2.88, 0.03),
+        "lodl α=10": (-0.95, 0.005, 2.29, 0.19),
+        "taskmet": (0.96, 0.005, 2.89, 0.03),
+    },
+    "budget": {
+        "mse": (0.54, 0.17, 4.32, 2.35),
+        "dfl α=0": (0.91, 0.06, 71.7, 58.3),
+        "dfl α=10": (0.81, 0.11, 8.09, 12.1),
+        "lodl α=0": (0.84, 0.105, 35.9, 12.9),
+        "lodl α=10": (0.58, 0.14, 5.05, 1.88),
+        "taskmet": (0.83, 0.12, 9.74, 13.79),
+    },
+    "portfolio": {
+        "mse": (0.33, 0.03, 4.03, 0.24),
+        "dfl α=0": (0.25, 0.02, 8.0e3, 8e2),
+        "dfl α=10": (0.34, 0.03, 5.18, 0.46),
+        "lodl α=0": (0.17, 0.05, 55.6, 9.95),
+        "lodl α=10": (0.30, 0.03, 4.31, 0.31),
+        "taskmet": (0.33, 0.03, 4.69, 0.56),
+    },
+}
 """TaskMet's Tables 2 and 3: normalised decision quality ± and test error ±, the error in the unit of `UNIT`."""
 UNIT = {"cubic": 1.0, "budget": 1e-4, "portfolio": 1e-4}
 
@@ -57,7 +75,7 @@ def rows_of(report: Report, iteration: int, seeds: int, seconds: float) -> list[
 def result_of(block: Block, trainer: Trainer, result: Result, seconds: float) -> dict[str, Any]:
     """The contents of `result.json`. Lists are per run, those of a data set together."""
     flat = {name: values.reshape(-1) for name, values in result.scores._asdict().items()}
-    dq, error = ((*_mean(values),) for values in (result.normalized_dq, result.test_mse))
+    dq, error = _mean(result.normalized_dq), _mean(result.test_mse)
     return {
         "task": block.task,
         "method": block.method,

@@ -7,7 +7,7 @@ same operations; on a CPU they follow each other, which is no slower there, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -103,10 +103,9 @@ def train(task: Task, method: Method | str = "taskmet", **sizes: int) -> Result:
     if isinstance(method, str) and method not in METHODS:
         raise ConfigError(f"the method {method!r} is unknown; there are {', '.join(METHODS)}")
     trainer = Trainer(task, METHODS[method]() if isinstance(method, str) else method, Sizes(**sizes))
-    carry = trainer.init()
-    for _, carry, _ in trainer.run(carry):  # noqa: B007
-        pass
-    return trainer.finish(carry)
+    start = trainer.init()
+    carries = (carry for _, carry, _ in trainer.run(start))
+    return trainer.finish(reduce(lambda _, carry: carry, carries, start))
 
 
 class Trainer:
@@ -181,6 +180,11 @@ class Trainer:
             return {name: self._tested(predict(fixed.key, y), fixed) for name, predict in BASELINES.items()}
 
         return jax.tree.map(np.asarray, jax.jit(partial(jax.lax.map, scores))(one_each))
+
+    def shapes(self) -> Carry:
+        """What `only_runs` makes of a carry, in shapes alone."""
+        carry = jax.eval_shape(self._init, self.fixed)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.sizes.runs, *leaf.shape[1:]), leaf.dtype), carry)
 
     def only_runs(self, tree: PyTree) -> PyTree:
         """On the host, without the runs that only fill up the last device."""

@@ -247,4 +247,4 @@ class Snapshots:
             if name not in saved or saved[name].shape != leaf.shape or saved[name].dtype != leaf.dtype:
                 raise ConfigError(f"the checkpoint in {self._directory} does not fit its configuration at {name}; "
                                   "resume it with the config.json it was written with")  # fmt: skip
-        return int(step or 0), _unnamed(structure, [saved[name] for name in names])
+        return int(step or 0), _unnamed(structure, [jnp.asarray(saved[name]) for name in names])

@@ -128,7 +128,7 @@ class Metric:
 
 
 class FactorMetric(Metric):
-    """Λ_φ(x) = L(x)L(x)ᵀ + e^c I, L(x) an n×n matrix from a network and c learned: the metric of the decision tasks (section 4.2).
+    """Λ_φ(x) = L(x)L(x)ᵀ + e^c I, L(x) of a network and c learned: the metric of the decision tasks (section 4.2).
 
     Args:
         size: n.
