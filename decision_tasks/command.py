@@ -126,8 +126,9 @@ def _train(block: Block, trainer: Trainer, place: Path) -> bool:
             recorder = Recorder(place, resume_at=done if snapshots.latest is not None else None)
             before = recorder.rows[-1]["wall_seconds"] if recorder.rows else 0.0
             bar.update(done)
-            for done, carry, report in trainer.run(carry, done):  # noqa: B020
-                recorder.write(rows_of(report, done, trainer.sizes.seeds, before + time.monotonic() - begin))
+            for iteration, after, report in trainer.run(carry, done):
+                recorder.write(rows_of(report, iteration, trainer.sizes.seeds, before + time.monotonic() - begin))
+                done, carry = iteration, after  # only now: an interruption saves what is on record
                 if time.monotonic() - saved > _CHECKPOINT_SECONDS:
                     snapshots.save(done, trainer.only_runs(carry))
                     saved = time.monotonic()

@@ -68,7 +68,7 @@ def fit(
     def advance(carry: tuple[Trained, jax.Array, jax.Array]) -> tuple[Trained, jax.Array, jax.Array]:
         model, count, _ = carry
         gradient = jax.grad(loss)(model.params, rows[count])
-        return step(optimizer, model, gradient), count + 1, optax.global_norm(gradient)
+        return step(optimizer, model, gradient), count + 1, optax.tree.norm(gradient)
 
     model, count, _ = jax.lax.while_loop(unfinished, advance, (model, jnp.int32(0), jnp.array(jnp.inf)))
     return model, count
