@@ -24,7 +24,7 @@ def draw_predictions(learned: dict[str, Arrays], path: Path) -> None:
     legend = axes[0].legend(fontsize="small", loc="upper left", ncols=2)
     for handle in legend.get_lines():
         handle.set(alpha=1.0, linewidth=2)
-    axes[0].set_ylabel("y, predicted and true")
+    axes[0].set(ylabel="y, predicted and true", ylim=(-5, 5))  # a diverged run would hide the others
     for arrays in metrics.values():
         weight = arrays["metric"][:, :, 0, 0]
         axes[1].plot(x, weight.T, color="grey", alpha=0.3, linewidth=0.8)

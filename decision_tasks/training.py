@@ -173,13 +173,13 @@ class Trainer:
 
     def baselines(self) -> dict[str, Score]:
         """The rows `zero`, `random` and `optimal` of a table, each leaf (datasets,)."""
-        one_each = jax.tree.map(lambda leaf: leaf[: self.sizes.runs : self.sizes.seeds], self.fixed)
 
         def scores(fixed: Fixed) -> dict[str, Score]:
             y = fixed.data.test.y
             return {name: self._tested(predict(fixed.key, y), fixed) for name, predict in BASELINES.items()}
 
-        return jax.tree.map(np.asarray, jax.jit(partial(jax.lax.map, scores))(one_each))
+        first_seeds = self.only_runs(self._compiled(scores)(self.fixed))
+        return jax.tree.map(lambda leaf: leaf[:: self.sizes.seeds], first_seeds)
 
     def shapes(self) -> Carry:
         """What `only_runs` makes of a carry, in shapes alone."""
