@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "base": ("Data", "Split", "Task"),
+    "base": ("Data", "Split", "Task", "split"),
     "budget": ("Budget",),
     "cubic": ("Cubic",),
     "methods": ("DFL", "LODL", "METHODS", "MSE", "Method", "TaskMet", "squared_error"),

@@ -101,3 +101,15 @@ def standardize(train: jax.Array, values: jax.Array, axis: int | tuple[int, ...]
     mean, std = jnp.mean(train, axis, keepdims=True), jnp.std(train, axis, keepdims=True)
     constant = std <= 1e-6 * jnp.abs(mean)
     return jnp.where(constant, 0.0, (values - mean) / jnp.where(constant, 1.0, std))
+
+
+def split(data: Data, train: int, validation: int) -> Split:
+    """The first `train` instances, the next `validation`, and the rest."""
+    parts = slice(train), slice(train, train + validation), slice(train + validation, None)
+    return Split(*(jax.tree.map(lambda leaf, part=part: leaf[part], data) for part in parts))
+
+
+def check_choice(choose: int, items: int) -> None:
+    """Raise ConfigError unless 1 ≤ choose ≤ items."""
+    if not 1 <= choose <= items:
+        raise ConfigError(f"--choose is {choose}; give a number from 1 to the {items} items there are")

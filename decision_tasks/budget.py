@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decision_tasks.base import Data, Split, Task, standardize
+from decision_tasks.base import Data, Split, Task, check_choice, split, standardize
 from decision_tasks.budget_relaxations import projected_gradient, soft_greedy
-from decision_tasks.cubic import check_choice, split
 from mbrl_taskmet.config import ConfigError
 
 MOST_SUBSETS = 10_000

@@ -16,8 +16,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from decision_tasks.base import Data, Split, Task
-from mbrl_taskmet.config import ConfigError
+from decision_tasks.base import Data, Split, Task, check_choice, split
 
 
 @dataclass(frozen=True)
@@ -53,18 +52,6 @@ class Cubic(Task):
 
     def relax(self, y: jax.Array, given: Any = ()) -> jax.Array:
         return soft_top_k(y[:, 0], self.choose, self.epsilon)
-
-
-def split(data: Data, train: int, validation: int) -> Split:
-    """The first `train` instances, the next `validation`, and the rest."""
-    parts = slice(train), slice(train, train + validation), slice(train + validation, None)
-    return Split(*(jax.tree.map(lambda leaf, part=part: leaf[part], data) for part in parts))
-
-
-def check_choice(choose: int, items: int) -> None:
-    """Raise ConfigError unless 1 ≤ choose ≤ items."""
-    if not 1 <= choose <= items:
-        raise ConfigError(f"--choose is {choose}; give a number from 1 to the {items} items there are")
 
 
 def hard_top_k(scores: jax.Array, k: int) -> jax.Array:

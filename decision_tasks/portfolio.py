@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decision_tasks.base import Data, Split, Task
-from decision_tasks.cubic import split
+from decision_tasks.base import Data, Split, Task, split
 from decision_tasks.prices import factor_prices, sp500_prices
 from decision_tasks.simplex_qp import simplex_qp
 from mbrl_taskmet.config import ConfigError

@@ -120,8 +120,10 @@ def _complete(values: np.ndarray, tickers: tuple[str, ...], dates: tuple[str, ..
     if dropped > MOST_MISSING * len(dates):
         worst = int(missing.sum(axis=0).argmax())
         first = dates[int(missing[:, worst].argmax())]
-        raise ConfigError(f"{name} lacks prices on {dropped} of {len(dates)} days, most of them of {tickers[worst]} "
-                          f"(from {first} on); leave that ticker out or fill its gaps: up to {MOST_MISSING:.0%} may be missing")  # fmt: skip
+        raise ConfigError(
+            f"{name} lacks prices on {dropped} of {len(dates)} days, most of them of {tickers[worst]} (from {first} on); "
+            f"leave that ticker out or fill its gaps: up to {MOST_MISSING:.0%} may be missing"
+        )
     return Prices(values[whole], tickers, tuple(d for d, keep in zip(dates, whole, strict=True) if keep), dropped)
 
 

@@ -237,15 +237,11 @@ class Trainer:
             state=state,
             best_params=jax.tree.map(jnp.copy, state.model.params),
             best_metric=jax.tree.map(jnp.copy, state.metric.params),
-            best_score=self._score(state, fixed.data.validation)[0],
+            best_score=jnp.array(-jnp.inf),  # not the start's: what a method returns, it has trained
             best_iteration=jnp.int32(0),
             stopped=jnp.array(False),
             failed=jnp.int32(-1),
         )
-
-    def _score(self, state: State, data: Data) -> tuple[jax.Array, jax.Array]:
-        prediction = self.task.predict(state.model.params, data)
-        return self.method.score(self.task, prediction, data), prediction
 
     def _chunk_run(self, carry: Carry, fixed: Fixed, first: jax.Array) -> tuple[Carry, Report]:
         unknown = jnp.array(jnp.nan)
@@ -262,7 +258,8 @@ class Trainer:
 
         end = (first + VALIDATE_EVERY).astype(jnp.int32)
         state, infos = jax.lax.scan(iterate, carry.state, first + jnp.arange(VALIDATE_EVERY))
-        score, prediction = self._score(state, fixed.data.validation)
+        prediction = self.task.predict(state.model.params, fixed.data.validation)
+        score = self.method.score(self.task, prediction, fixed.data.validation)
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((state, score))]))
         better = finite & (score > carry.best_score)
         keep = partial(jax.tree.map, lambda new, old: jnp.where(better, new, old))
