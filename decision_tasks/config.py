@@ -38,6 +38,7 @@ class Config:
     relaxation: str | None = option(None, "differentiable decision (budget)", choices=("smooth", "published"))
     prices: str | None = option(None, "sp500, factor for a generated factor model, or a CSV file of prices (portfolio)")
     risk: str | None = option(None, "right zᵀQz, or published ‖Lz‖² (portfolio)", choices=("right", "published"))
+    lodl_std: float | None = option(None, "spread of the sampled predictions around the truth (lodl)")
     lodl_samples: int | None = option(None, "sampled predictions that an instance's loss is fitted to (lodl)")
 
     def check(self) -> Config:
@@ -57,6 +58,8 @@ class Config:
             raise ConfigError(f"--seed is {self.seed}; give one under {2**31}, for random keys take 31 bits")
         if self.alpha is not None and not 0 <= self.alpha < math.inf:
             raise ConfigError(f"--alpha is {self.alpha}; give a finite number, 0 or more")
+        if self.lodl_std is not None and not 0 < self.lodl_std < math.inf:
+            raise ConfigError(f"--lodl-std is {self.lodl_std}; give a finite number above 0")
         for name, tasks in _OF_TASK.items():
             if getattr(self, name) is not None and self.task not in (*tasks, "all"):
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} does nothing for the task {self.task}; "
@@ -100,4 +103,4 @@ class Block:
 
 _OF_TASK = {"choose": ("cubic", "budget"), "users": ("budget",), "rates": ("budget",), "relaxation": ("budget",),
             "prices": ("portfolio",), "risk": ("portfolio",)}  # fmt: skip
-_OF_METHOD = {"alpha": _WITH_ALPHA, "lodl_samples": ("lodl", "all")}
+_OF_METHOD = {"alpha": _WITH_ALPHA, "lodl_samples": ("lodl", "all"), "lodl_std": ("lodl", "all")}

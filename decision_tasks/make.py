@@ -48,10 +48,11 @@ def make_task(name: str, config: Config) -> Task:
 
 def make_method(block: Block, config: Config) -> Method:
     """The method of a block."""
-    given = {"samples": config.lodl_samples} if block.method == "lodl" and config.lodl_samples else {}
-    if block.method in ("dfl", "lodl"):
-        given["alpha"] = block.alpha  # type: ignore[assignment]
-    return METHODS[block.method](**given)
+    given: dict[str, float] = {"alpha": block.alpha} if block.method in ("dfl", "lodl") else {}
+    if block.method == "lodl":
+        asked = {"samples": config.lodl_samples, "std": config.lodl_std}
+        given |= {name: value for name, value in asked.items() if value is not None}
+    return METHODS[block.method](**given)  # type: ignore[arg-type]
 
 
 def read_rates(path: str) -> np.ndarray:

@@ -107,13 +107,14 @@ class DFL(Method):
 
 @dataclass(frozen=True)
 class LODL(Method):
-    """samples: sampled predictions to which the loss of an instance is fitted."""
+    """samples: sampled predictions to which the loss of an instance is fitted. std: their spread, by default the task's."""
 
     name: ClassVar[str] = "lodl"
     samples: int = 5000
+    std: float | None = None
 
     def prepare(self, task: Task, key: jax.Array, train: Data) -> jax.Array:
-        return fit_losses(task, key, train, self.samples)
+        return fit_losses(task, key, train, self.samples, self.std)
 
     def loss(self, task: Task, prediction: jax.Array, batch: Data, prepared: jax.Array) -> jax.Array:
         losses = jax.vmap(quadratic_loss)(prepared, (prediction - batch.y).reshape(len(prepared), -1))

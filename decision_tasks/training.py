@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from decision_tasks.base import Data, Split, Task, decided_value
+from decision_tasks.base import Split, Task, decided_value
 from decision_tasks.methods import METHODS, Method, squared_error
 from mbrl_taskmet.bilevel import State
 from mbrl_taskmet.config import ConfigError
