@@ -24,11 +24,11 @@ def quadratic_loss(psi: jax.Array, error: jax.Array) -> jax.Array:
 
 def fit_losses(task: Task, key: jax.Array, train: Data, samples: int, std: float | None = None) -> jax.Array:
     """ψ (instances, n, n), n = items × targets, by 100 Adam steps from the best multiple of the identity. `key` is consumed."""
-    std = std or task.lodl_std or jnp.std(train.y)
+    spread = std or task.lodl_std or jnp.std(train.y)
 
     def fit_one(inputs: tuple[jax.Array, Data]) -> jax.Array:
         key, instance = inputs
-        errors = std * jax.random.normal(key, (samples, *instance.y.shape))
+        errors = spread * jax.random.normal(key, (samples, *instance.y.shape))
         regrets = _regrets(task, instance, errors)
         return _fit(errors.reshape(samples, -1), regrets, task.lodl_learning_rate)
 
