@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from decision_tasks.config import Block, Config
+from decision_tasks.evaluation import BASELINES
 from decision_tasks.methods import TaskMet
 from decision_tasks.pictures import draw_ellipses, draw_predictions
-from decision_tasks.training import BASELINES, Report, Result, Trainer
+from decision_tasks.training import Report, Result, Trainer
 from mbrl_taskmet.recording import Row, finite, write_json, write_text
 from mbrl_taskmet.versions import environment
 

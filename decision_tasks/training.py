@@ -6,7 +6,7 @@ same operations; on a CPU they follow each other, which is no slower there, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from decision_tasks.base import Split, Task, decided_value
+from decision_tasks.evaluation import BASELINES, Score, scale, test_score
 from decision_tasks.methods import METHODS, Method, squared_error
 from mbrl_taskmet.bilevel import State
 from mbrl_taskmet.config import ConfigError
@@ -23,7 +24,6 @@ from mbrl_taskmet.config import ConfigError
 PyTree = Any
 VALIDATE_EVERY = 10
 PATIENCE = 100
-_RANDOM_DRAWS = 10  # random predictions of each test instance
 
 
 class Sizes(NamedTuple):
@@ -73,16 +73,6 @@ class Report(NamedTuple):
     best_iteration: jax.Array
     stopped: jax.Array
     failed: jax.Array
-
-
-class Score(NamedTuple):
-    """A predictor on a data set's test instances."""
-
-    normalized_dq: jax.Array  # (DQ − random)/(optimal − random)
-    test_mse: jax.Array
-    value: jax.Array  # DQ: mean value of the hard decisions
-    random: jax.Array  # of decisions on U(0, 1) predictions
-    optimal: jax.Array  # of decisions on the truth
 
 
 class Result(NamedTuple):
@@ -175,8 +165,9 @@ class Trainer:
         """The rows `zero`, `random` and `optimal` of a table, each leaf (datasets,)."""
 
         def scores(fixed: Fixed) -> dict[str, Score]:
-            y = fixed.data.test.y
-            return {name: self._tested(predict(fixed.key, y), fixed) for name, predict in BASELINES.items()}
+            test = fixed.data.test
+            predictions = {name: predict(fixed.key, test.y) for name, predict in BASELINES.items()}
+            return {n: test_score(self.task, p, test, fixed.random, fixed.optimal) for n, p in predictions.items()}
 
         first_seeds = self.only_runs(self._compiled(scores)(self.fixed))
         return jax.tree.map(lambda leaf: leaf[:: self.sizes.seeds], first_seeds)
@@ -218,10 +209,7 @@ class Trainer:
         def prepare(dataset: jax.Array) -> PyTree:
             data_key, key = jax.random.split(jax.random.fold_in(jax.random.key(self.sizes.seed), dataset))
             data = self.task.data(data_key)
-            draws = [BASELINES["random"](jax.random.fold_in(key, draw), data.test.y) for draw in range(_RANDOM_DRAWS)]
-            random = jnp.mean(jnp.stack([jnp.mean(decided_value(self.task, draw, data.test)) for draw in draws]))
-            optimal = jnp.mean(decided_value(self.task, data.test.y, data.test))
-            return self.method.prepare(self.task, key, data.train), random, optimal
+            return self.method.prepare(self.task, key, data.train), *scale(self.task, key, data.test)
 
         mapped = jax.shard_map(partial(jax.lax.map, prepare), mesh=self.sharding.mesh, in_specs=self.sharding.spec,
                                out_specs=self.sharding.spec, check_vma=False)  # fmt: skip
@@ -286,18 +274,5 @@ class Trainer:
         )
 
     def _test_run(self, params: PyTree, fixed: Fixed) -> Score:
-        return self._tested(self.task.predict(params, fixed.data.test), fixed)
-
-    def _tested(self, prediction: jax.Array, fixed: Fixed) -> Score:
         test = fixed.data.test
-        value = jnp.mean(decided_value(self.task, prediction, test))
-        normalized = (value - fixed.random) / (fixed.optimal - fixed.random)
-        return Score(normalized, squared_error(prediction, test), value, fixed.random, fixed.optimal)
-
-
-BASELINES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "zero": lambda key, y: jnp.zeros_like(y),
-    "random": lambda key, y: jax.random.uniform(key, y.shape, y.dtype),
-    "optimal": lambda key, y: y,
-}
-"""Predictors that learn nothing, from a key and the truth."""
+        return test_score(self.task, self.task.predict(params, test), test, fixed.random, fixed.optimal)
