@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import statistics as standard
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-
-import jax
 
 from agents.rundir import Run
 from mbrl_taskmet.recording import Row
 from mbrl_taskmet.statistics import ci95, iqm, mean
-
-_PACKAGES = ("mbrl-taskmet", "jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "numpy")
+from mbrl_taskmet.versions import environment
 
 
 def summarize(run: Run, rows: list[Row], compile_seconds: float | None) -> dict[str, Any]:
@@ -24,12 +19,9 @@ def summarize(run: Run, rows: list[Row], compile_seconds: float | None) -> dict[
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
     returns = [row["eval/return"] for row in last]
     known = [value for value in returns if value is not None]
-    device = jax.devices()[0]
     return {
         "config": run.to_json(),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": len(jax.devices()),
-                   "machine": platform.machine()},
+        **environment(),
         "seeds": [row["seed"] for row in last],
         "env_steps": last[0]["step"],
         "final_return": returns,
@@ -44,10 +36,3 @@ def summarize(run: Run, rows: list[Row], compile_seconds: float | None) -> dict[
         "compile_seconds": compile_seconds,
         "wall_seconds": rows[-1]["wall_seconds"],
     }  # fmt: skip
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

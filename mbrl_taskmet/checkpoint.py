@@ -209,3 +209,46 @@ def _named(carry: Any) -> tuple[dict[str, jax.Array], Any]:
 def _unnamed(structure: Any, leaves: list[jax.Array]) -> Any:
     tree, keys = structure
     return jax.tree.unflatten(tree, [jax.random.wrap_key_data(x) if key else x for x, key in zip(leaves, keys, strict=True)])
+
+
+class Snapshots:
+    """Checkpoints of a pytree of arrays without a replay, by step; the last `keep` are kept.
+
+    Args:
+        directory: where they are, created if need be.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2):
+        import orbax.checkpoint as ocp
+
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+        self._directory, self._args = directory.absolute(), ocp.args
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, tree: Any) -> None:
+        """Write `tree` as it is after `step`."""
+        if step == self.latest:
+            return
+        host = {name: np.asarray(leaf) for name, leaf in _named(tree)[0].items()}
+        self._manager.save(step, args=self._args.StandardSave(host | {_CHECKSUM: np.array([_checksum(host)], np.uint32)}))
+
+    def restore(self, like: Any) -> tuple[int, Any]:
+        """The newest checkpoint: (its step, a pytree on the host with the structure and shapes of `like`).
+
+        Raises:
+            ConfigError: it is damaged, or belongs to another configuration.
+        """
+        step = self.latest
+        names, structure = _named(like)
+        saved = _read(f"the checkpoint at step {step}", f"remove {self._directory / str(step)} to go on from the one before",
+                      lambda: self._manager.restore(step, args=self._args.StandardRestore()))  # fmt: skip
+        for name, leaf in names.items():
+            if name not in saved or saved[name].shape != leaf.shape or saved[name].dtype != leaf.dtype:
+                raise ConfigError(f"the checkpoint in {self._directory} does not fit its configuration at {name}; "
+                                  "resume it with the config.json it was written with")  # fmt: skip
+        return int(step or 0), _unnamed(structure, [jnp.asarray(saved[name]) for name in names])

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from mbrl_taskmet.networks import MLP, apply
+from mbrl_taskmet.networks import MLP, UniformMLP, apply
 
 PyTree = Any
 Kind = Literal["scalar", "diagonal", "full"]
@@ -131,3 +131,27 @@ class Metric:
         if not self.normalize:
             return matrix
         return matrix * (self.size**0.5 / jnp.linalg.norm(self.diagonal(matrix)))
+
+
+class FactorMetric(Metric):
+    """Λ_φ(x) = L(x)L(x)ᵀ + e^c I, L(x) of a network and c learned: the metric of the decision tasks (section 4.2).
+
+    Args:
+        size: n.
+        input_size: length of the features x of one row.
+        hidden: layers of the network.
+    """
+
+    def __init__(self, size: int, input_size: int, hidden: Sequence[int] = (200,)):
+        super().__init__(size, 0, "full", "state", normalize=False, hidden=hidden)
+        self._input_size = input_size
+        self._factor = UniformMLP(tuple(hidden), size * size)
+
+    def init(self, key: jax.Array) -> PyTree:
+        """Parameters φ: c = 0, and a small random L, for at L = 0 its gradient vanishes. `key` is consumed."""
+        return {"factor": self._factor.init(key, jnp.zeros(self._input_size)), "log_identity": jnp.zeros(())}
+
+    def __call__(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """Λ_φ(x) for the features (input_size,) of one row; `action` is not looked at."""
+        factor = apply(self._factor, params["factor"], observation).reshape(self.size, self.size)
+        return factor @ factor.T + jnp.exp(params["log_identity"]) * jnp.eye(self.size, dtype=factor.dtype)

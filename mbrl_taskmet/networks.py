@@ -27,6 +27,30 @@ class MLP(nn.Module):
         return nn.Dense(self.outputs, kernel_init=last, param_dtype=x.dtype)(x)
 
 
+class UniformMLP(nn.Module):
+    """(..., inputs) → (..., outputs): ReLU layers of `hidden` units, weights and biases U(±1/√inputs) of each layer.
+
+    The start that the decision tasks were published with. Random biases matter where there is one input: without them every
+    unit's kink is at 0.
+    """
+
+    hidden: Sequence[int]
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in self.hidden:
+            x = nn.relu(self._dense(width, x))
+        return self._dense(self.outputs, x)
+
+    def _dense(self, width: int, x: jax.Array) -> jax.Array:
+        def start(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
+            bound = x.shape[-1] ** -0.5
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+        return nn.Dense(width, kernel_init=start, bias_init=start, param_dtype=x.dtype)(x)
+
+
 def apply(network: nn.Module, params: PyTree, inputs: jax.Array) -> jax.Array:
     """The network's one output."""
     outputs: Any = network.apply(params, inputs)

@@ -56,7 +56,7 @@ def rows_of(
             row["metric/diagonal"] = diagonal
         if report.failed_step[i] >= 0:
             row["failure"] = failure(report, i)
-        rows.append({key: _finite(value) for key, value in row.items()})
+        rows.append({key: finite(value) for key, value in row.items()})
     return rows
 
 
@@ -79,7 +79,7 @@ class Recorder:
         self._path = directory / "metrics.jsonl"
         kept = [row for row in read_rows(directory) if row["step"] <= resume_at] if resume_at is not None else []
         self.rows: list[Row] = kept
-        _write_atomically(self._path, "".join(map(_line, kept)))
+        write_text(self._path, "".join(map(_line, kept)))
         shutil.rmtree(directory / "tensorboard", ignore_errors=True)
         self._make_writer = lambda seed: SummaryWriter(str(directory / "tensorboard" / f"seed_{seed}"), flush_secs=10)
         self._writers: dict[int, Any] = {}
@@ -127,25 +127,33 @@ def read_rows(directory: Path) -> list[Row]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` whole or not at all; numbers that are not finite become null."""
-    _write_atomically(path, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def _line(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write `text` whole or not at all."""
     aside = path.with_suffix(path.suffix + ".part")
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)
 
 
-def _finite(value: Any) -> Any:
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an NPZ file whole or not at all."""
+    aside = path.with_suffix(".part.npz")
+    np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
+    aside.replace(path)
+
+
+def finite(value: Any) -> Any:
     """Plain JSON values, with null for NaN and infinity."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.float32):
         value = float(f"{value:.9g}")  # as many digits as tell any two float32 apart
     if isinstance(value, (np.floating, float)):

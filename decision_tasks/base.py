@@ -1,0 +1,115 @@
+"""What a decision task is: data, the value of a decision, the best decision for a prediction, and its relaxation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mbrl_taskmet.config import ConfigError
+from mbrl_taskmet.networks import UniformMLP, apply
+
+PyTree = Any
+
+
+class Data(NamedTuple):
+    """Instances of a task, one decision each; every leaf has a leading axis of instances.
+
+    x: (instances, items, features), what is known of each item.
+    y: (instances, items, targets), what has to be predicted.
+    given: what a decision depends on besides y, handed to `value`, `decide` and `relax`; () for most tasks.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    given: PyTree = ()
+
+
+class Split(NamedTuple):
+    """One data set."""
+
+    train: Data
+    validation: Data
+    test: Data
+
+
+class Task:
+    """A decision task. Subclasses give `data`, `value`, `decide` and, for methods that differentiate it, `relax`.
+
+    A prediction or truth y is (items, targets); a decision z is whatever `decide` returns. All three functions take one
+    instance and are batched outside. The class attributes are the predictor and the settings of TaskMet's Table 4.
+    """
+
+    name: ClassVar[str]
+    hidden: ClassVar[tuple[int, ...]] = ()  # layers of the predictor
+    learning_rate: ClassVar[float] = 1e-2  # Adam's, for the predictor
+    outer_batch: ClassVar[int] = 50  # instances in TaskMet's outer loss
+    lodl_std: ClassVar[float | None] = None  # spread of LODL's samples around y; that of y itself by default
+    lodl_learning_rate: ClassVar[float] = 0.01  # Adam's, for LODL's fitted losses
+
+    def data(self, key: jax.Array) -> Split:
+        """One data set. `key` is consumed."""
+        raise NotImplementedError(f"{type(self).__name__} does not say where its data comes from")
+
+    def value(self, z: jax.Array, y: jax.Array, given: PyTree = ()) -> jax.Array:
+        """g(z, y), what decision z is worth when the truth is y: scalar, to be maximised."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what a decision is worth")
+
+    def decide(self, y: jax.Array, given: PyTree = ()) -> jax.Array:
+        """argmax_z g(z, y), as it is taken at test time."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it decides")
+
+    def relax(self, y: jax.Array, given: PyTree = ()) -> jax.Array:
+        """A decision that is differentiable in y, for training."""
+        raise ConfigError(f"the task {self.name} has no relaxed decision to differentiate; use mse or lodl, or write its relax")
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether the task has a relaxation."""
+        return type(self).relax is not Task.relax
+
+    def activation(self, output: jax.Array) -> jax.Array:
+        """What follows the predictor's last layer, elementwise."""
+        return output
+
+    def predict(self, params: PyTree, batch: Data) -> jax.Array:
+        """ŷ (instances, items, targets) of the predictor, row by row."""
+        return self.activation(apply(self._network(batch.y.shape[-1]), params, batch.x))
+
+    def init(self, key: jax.Array, batch: Data) -> PyTree:
+        """The predictor's parameters. `key` is consumed."""
+        return self._network(batch.y.shape[-1]).init(key, batch.x[0, 0])
+
+    def _network(self, targets: int) -> nn.Module:
+        return UniformMLP(self.hidden, targets)
+
+
+def decided_value(task: Task, prediction: jax.Array, batch: Data) -> jax.Array:
+    """g(decide(ŷ), y) of every instance, (instances,)."""
+    return jax.vmap(lambda p, y, given: task.value(task.decide(p, given), y, given))(prediction, batch.y, batch.given)
+
+
+def relaxed_value(task: Task, prediction: jax.Array, batch: Data) -> jax.Array:
+    """g(relax(ŷ), y) of every instance, (instances,)."""
+    return jax.vmap(lambda p, y, given: task.value(task.relax(p, given), y, given))(prediction, batch.y, batch.given)
+
+
+def standardize(train: jax.Array, values: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
+    """`values` less the mean of `train` over `axis`, in its standard deviations; what is constant there becomes 0."""
+    mean, std = jnp.mean(train, axis, keepdims=True), jnp.std(train, axis, keepdims=True)
+    constant = std <= 1e-6 * jnp.abs(mean)
+    return jnp.where(constant, 0.0, (values - mean) / jnp.where(constant, 1.0, std))
+
+
+def split(data: Data, train: int, validation: int) -> Split:
+    """The first `train` instances, the next `validation`, and the rest."""
+    parts = slice(train), slice(train, train + validation), slice(train + validation, None)
+    return Split(*(jax.tree.map(lambda leaf, part=part: leaf[part], data) for part in parts))
+
+
+def check_choice(choose: int, items: int) -> None:
+    """Raise ConfigError unless 1 ≤ choose ≤ items."""
+    if not 1 <= choose <= items:
+        raise ConfigError(f"--choose is {choose}; give a number from 1 to the {items} items there are")

@@ -1,0 +1,150 @@
+"""Portfolio: hold shares z of the stocks, Σz = 1 and z ≥ 0, for the next day's return less its risk (Markowitz 1952),
+
+    g(z, y) = zᵀy − λ zᵀQz,      Q = correlation of the following nine daily returns + 0.1·I
+
+The published experiments wrote the risk as ‖Lz‖² with Q = LLᵀ, which is zᵀLᵀLz: `risk="published"`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from decision_tasks.base import Data, Split, Task, split
+from decision_tasks.prices import factor_prices, sp500_prices
+from decision_tasks.simplex_qp import simplex_qp
+from mbrl_taskmet.config import ConfigError
+
+RISK_DAYS = 9
+SPANS = (5, 10, 20, 60)
+LAGS = 10
+FEATURES = (
+    *(f"return {lag} days ago" for lag in range(LAGS)),
+    *(f"return over {span} days" for span in SPANS),
+    *(f"standard deviation of the returns of {span} days" for span in SPANS),
+    *(f"price over its mean of {span} days, less 1" for span in SPANS),
+    *(f"price over its {extreme} of {span} days, less 1" for extreme in ("highest", "lowest") for span in SPANS[2:]),
+    *(f"mean return of all stocks over {span} days" for span in (1, 20)),
+)
+"""What is known of each stock after a day's close, from prices up to then; z-scored by the training days' mean and spread."""
+
+
+@dataclass(frozen=True, eq=False)
+class Portfolio(Task):
+    """A data set is `train` + `validation` + `test` consecutive days from a random day on, of `items` random stocks.
+
+    items: stocks; as many as there are, up to 50, by default.
+    risk: "right" zᵀQz, or "published" ‖Lz‖².
+    risk_aversion: λ.
+    prices: (days, stocks), all positive; the S&P 500 prices by default.
+    """
+
+    name: ClassVar[str] = "portfolio"
+    hidden: ClassVar[tuple[int, ...]] = (500,)
+    learning_rate: ClassVar[float] = 1e-2
+    outer_batch: ClassVar[int] = 100
+    lodl_std: ClassVar[float | None] = 0.1
+    lodl_learning_rate: ClassVar[float] = 0.001
+
+    items: int | None = None
+    train: int = 200
+    validation: int = 200
+    test: int = 400
+    risk: Literal["right", "published"] = "right"
+    risk_aversion: float = 0.1
+    prices: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        days, stocks = self._prices.shape
+        if stocks < 2:
+            raise ConfigError("the prices are of one ticker, and there is nothing to choose; give two or more")
+        if self.items is not None and not 2 <= self.items <= stocks:
+            raise ConfigError(f"--items is {self.items}; give a number from 2 to the {stocks} tickers there are")
+        if days < self.days_needed:
+            raise ConfigError(f"the prices are of {days} days and a data set needs {self.days_needed}; give more days, or "
+                              "fewer by --train, --validation and --test")  # fmt: skip
+
+    @property
+    def days_needed(self) -> int:
+        """Days of prices that one data set reads."""
+        return SPANS[-1] + self.train + self.validation + self.test + RISK_DAYS
+
+    @cached_property
+    def _prices(self) -> np.ndarray:
+        return sp500_prices().values if self.prices is None else self.prices
+
+    def data(self, key: jax.Array) -> Split:
+        day_key, stock_key = jax.random.split(key)
+        days, stocks = self._prices.shape
+        first = jax.random.randint(day_key, (), 0, days - self.days_needed + 1)
+        chosen = jax.random.choice(stock_key, stocks, (self.items or min(stocks, 50),), replace=False)
+        prices = jax.lax.dynamic_slice_in_dim(jnp.asarray(self._prices), first, self.days_needed)[:, jnp.sort(chosen)]
+        return split(instances(prices.astype(jnp.float32), self.train, self.risk), self.train, self.validation)
+
+    def activation(self, output: jax.Array) -> jax.Array:
+        return jnp.tanh(output)
+
+    def value(self, z: jax.Array, y: jax.Array, given: Any = ()) -> jax.Array:
+        return z @ y[:, 0] - self.risk_aversion * z @ given @ z
+
+    def decide(self, y: jax.Array, given: Any = ()) -> jax.Array:
+        return simplex_qp(y[:, 0], 2 * self.risk_aversion * given)
+
+    def relax(self, y: jax.Array, given: Any = ()) -> jax.Array:
+        return self.decide(y, given)
+
+
+def instances(prices: jax.Array, train: int, risk: str) -> Data:
+    """One instance per day that has 60 days before it and nine after: (days, stocks) → `Data` whose `given` is Q."""
+    returns = prices[1:] / prices[:-1] - 1
+    days = jnp.arange(SPANS[-1], prices.shape[0] - RISK_DAYS)
+    x = jax.vmap(lambda day: _features(prices, returns, day))(days)
+    following = jax.vmap(lambda day: jax.lax.dynamic_slice_in_dim(returns, day, RISK_DAYS))(days)
+    mean, std = jnp.mean(x[:train], (0, 1)), jnp.std(x[:train], (0, 1))
+    x = jnp.where(std > 1e-6, (x - mean) / jnp.where(std > 1e-6, std, 1.0), 0.0)
+    return Data(x, following[:, 0, :, None], jax.vmap(lambda r: risk_matrix(r, risk))(following))
+
+
+def risk_matrix(returns: jax.Array, risk: str = "right") -> jax.Array:
+    """Q (stocks, stocks) of returns (days, stocks). A stock that does not move correlates with no other."""
+    centred = returns - jnp.mean(returns, axis=0)
+    norm = jnp.linalg.norm(centred, axis=0)
+    unit = jnp.where(norm > 1e-6, centred / jnp.where(norm > 1e-6, norm, 1.0), 0.0)
+    correlation = unit.T @ unit
+    identity = jnp.eye(returns.shape[1], dtype=returns.dtype)
+    matrix = jnp.where(identity == 1, 1.0, correlation) + 0.1 * identity
+    if risk == "published":
+        factor = jnp.linalg.cholesky(matrix)
+        return factor.T @ factor
+    return matrix
+
+
+def _features(prices: jax.Array, returns: jax.Array, day: jax.Array) -> jax.Array:
+    """`FEATURES` of every stock after the close of `day`, (stocks, 28); returns[t] is the one from day t to t + 1."""
+
+    def past(series: jax.Array, count: int, last: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(series, last - count + 1, count)
+
+    now = prices[day]
+    recent = {span: past(returns, span, day - 1) for span in SPANS}
+    window = {span: past(prices, span, day) for span in SPANS}
+    market = jnp.stack([jnp.mean(recent[5][-1]), jnp.mean(jnp.sum(recent[20], 0))])
+    return jnp.stack([
+        *jnp.flip(recent[LAGS], axis=0),
+        *(now / prices[day - span] - 1 for span in SPANS),
+        *(jnp.std(recent[span], axis=0) for span in SPANS),
+        *(now / jnp.mean(window[span], axis=0) - 1 for span in SPANS),
+        *(now / jnp.max(window[span], axis=0) - 1 for span in SPANS[2:]),
+        *(now / jnp.min(window[span], axis=0) - 1 for span in SPANS[2:]),
+        *jnp.broadcast_to(market[:, None], (2, len(now))),
+    ], axis=-1)  # fmt: skip
+
+
+def factor_model(key: jax.Array, days: int, stocks: int) -> Portfolio:
+    """The task on generated prices. `key` is consumed."""
+    return Portfolio(prices=np.asarray(factor_prices(key, days, stocks)))

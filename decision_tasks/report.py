@@ -1,0 +1,183 @@
+"""What a run says: rows of its record, `result.json` of each block, `summary.json`, `tables.md` and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from decision_tasks.config import Block, Config
+from decision_tasks.evaluation import BASELINES
+from decision_tasks.methods import TaskMet
+from decision_tasks.pictures import draw_ellipses, draw_predictions
+from decision_tasks.training import Report, Result, Trainer
+from mbrl_taskmet.recording import Row, finite, write_json, write_text
+from mbrl_taskmet.versions import environment
+
+PUBLISHED: dict[str, dict[str, tuple[float, float, float, float]]] = {
+    "cubic": {
+        "mse": (-0.96, 0.02, 2.30, 0.03),
+        "dfl α=0": (0.61, 0.74, 2.89, 0.32),
+        "dfl α=10": (0.62, 0.74, 2.41, 0.05),
+        "lodl α=0": (0.96, 0.005, 2.88, 0.03),
+        "lodl α=10": (-0.95, 0.005, 2.29, 0.19),
+        "taskmet": (0.96, 0.005, 2.89, 0.03),
+    },
+    "budget": {
+        "mse": (0.54, 0.17, 4.32, 2.35),
+        "dfl α=0": (0.91, 0.06, 71.7, 58.3),
+        "dfl α=10": (0.81, 0.11, 8.09, 12.1),
+        "lodl α=0": (0.84, 0.105, 35.9, 12.9),
+        "lodl α=10": (0.58, 0.14, 5.05, 1.88),
+        "taskmet": (0.83, 0.12, 9.74, 13.79),
+    },
+    "portfolio": {
+        "mse": (0.33, 0.03, 4.03, 0.24),
+        "dfl α=0": (0.25, 0.02, 8.0e3, 8e2),
+        "dfl α=10": (0.34, 0.03, 5.18, 0.46),
+        "lodl α=0": (0.17, 0.05, 55.6, 9.95),
+        "lodl α=10": (0.30, 0.03, 4.31, 0.31),
+        "taskmet": (0.33, 0.03, 4.69, 0.56),
+    },
+}
+"""TaskMet's Tables 2 and 3: normalised decision quality ± and test error ±, the error in the unit of `UNIT`."""
+UNIT = {"cubic": 1.0, "budget": 1e-4, "portfolio": 1e-4}
+
+
+def rows_of(report: Report, iteration: int, seeds: int, seconds: float) -> list[Row]:
+    """One row per run that was still training: `seed` is the run's number, data set × seeds + seed of the data set."""
+    now = time.time()
+    return [
+        finite({
+            "step": iteration,
+            "seed": run,
+            "dataset": run // seeds,
+            "validation/score": report.score[run],
+            "validation/value": report.validation_value[run],
+            "validation/mse": report.validation_mse[run],
+            "train/task_loss": report.task_loss[run],
+            "solver/residual": report.residual[run],
+            "best_iteration": report.best_iteration[run],
+            "wall_time": now,
+            "wall_seconds": seconds,
+            **({"failure": f"not finite by iteration {report.failed[run]}"} if report.failed[run] >= 0 else {}),
+        })
+        for run in range(len(report.score))
+        if not np.isnan(report.score[run]) or report.failed[run] == iteration
+    ]  # fmt: skip
+
+
+def result_of(block: Block, trainer: Trainer, result: Result, seconds: float) -> dict[str, Any]:
+    """The contents of `result.json`. Lists are per run, those of a data set together."""
+    flat = {name: values.reshape(-1) for name, values in result.scores._asdict().items()}
+    dq, error = _mean(result.normalized_dq), _mean(result.test_mse)
+    return {
+        "task": block.task,
+        "method": block.method,
+        "alpha": block.alpha,
+        **flat,
+        "mean_normalized_dq": dq[0],
+        "stderr_normalized_dq": dq[1],
+        "mean_test_mse": error[0],
+        "stderr_test_mse": error[1],
+        "best_iteration": result.carry.best_iteration,
+        "failed": result.carry.failed,
+        "baselines": {name: {"normalized_dq": score.normalized_dq, "test_mse": score.test_mse}
+                      for name, score in trainer.baselines().items()},
+        "wall_seconds": seconds,
+    }  # fmt: skip
+
+
+def learned(trainer: Trainer, result: Result) -> dict[str, np.ndarray]:
+    """What the pictures show: predictions and metrics of every run where x has one dimension, and of one instance elsewhere."""
+    method, data = trainer.method, jax.tree.map(lambda leaf: leaf[0], trainer.fixed.data.test)
+    if data.x.shape[-1] == 1:
+        x = jnp.linspace(-1.0, 1.0, 201)[None, :, None]
+        batch = data._replace(x=x, y=jnp.zeros((1, 201, data.y.shape[-1])))
+    else:
+        batch = jax.tree.map(lambda leaf: leaf[:1], data)
+    runs = result.carry
+    arrays = {
+        "x": batch.x[0],
+        "y": batch.y[0],
+        "prediction": jax.vmap(lambda p: trainer.task.predict(p, batch)[0])(runs.best_params),
+    }
+    if isinstance(method, TaskMet):
+        arrays["metric"] = jax.vmap(lambda p: method.weigh(p, batch)[0])(runs.best_metric)
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def write_report(config: Config, directory: Path) -> str:
+    """Write `summary.json`, `tables.md` and the pictures; returns the tables."""
+    results = [json.loads((directory / block.directory / "result.json").read_text(encoding="utf-8")) for block in config.blocks]
+    summary = {"config": config.to_json(), **environment(), "blocks": results}
+    if len(results) == 1:
+        summary |= {name: results[0][name] for name in ("normalized_dq", "test_mse")}
+    write_json(directory / "summary.json", summary)
+    tables = "\n\n".join(_table(config, results, *kind) for kind in (
+        ("Normalised test decision quality: 0 random predictions, 1 the truth (Table 2)", "normalized_dq", 0),
+        ("Test MSE (Table 3)", "test_mse", 2),
+    ))  # fmt: skip
+    write_text(directory / "tables.md", tables + "\n")
+    _draw(config, directory)
+    return tables
+
+
+def _draw(config: Config, directory: Path) -> None:
+    arrays = {}
+    for block in config.blocks:
+        with np.load(directory / block.directory / "learned.npz", allow_pickle=False) as saved:
+            arrays[block.task, block.label] = dict(saved)
+    cubic = {label: value for (task, label), value in arrays.items() if task == "cubic"}
+    if cubic:
+        draw_predictions(cubic, directory / "cubic.png")
+    if ("budget", "taskmet") in arrays:
+        draw_ellipses(arrays["budget", "taskmet"], directory / "metric.png")
+
+
+def _mean(values: Any) -> tuple[float, float | None]:
+    """The mean over runs, and its standard error from the means of the data sets (None for one), whose runs are alike."""
+    each = np.mean(np.asarray(values, dtype=float), axis=-1)
+    return float(each.mean()), float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else None
+
+
+def _table(config: Config, results: list[dict[str, Any]], title: str, key: str, column: int) -> str:
+    tasks = list(dict.fromkeys(block.task for block in config.blocks))
+    unit = {task: UNIT[task] if key == "test_mse" else 1.0 for task in tasks}
+    heads = [task + (f" ×{unit[task]:g}" if unit[task] != 1 else "") for task in tasks]
+    lines = [
+        title,
+        "",
+        "| method | " + " | ".join(f"{head} | published" for head in heads) + " |",
+        "|---" * (2 * len(tasks) + 1) + "|",
+    ]
+    found = {(block.task, block.label): result for block, result in zip(config.blocks, results, strict=True)}
+    for label in dict.fromkeys(block.label for block in config.blocks):
+        cells = []
+        for task in tasks:
+            result, published = found[task, label], PUBLISHED[task].get(label)
+            zero = np.mean(result["baselines"]["zero"][key])
+            value = result[f"mean_{key}"]
+            worse = value is not None and (value < zero if key == "normalized_dq" else value > zero)
+            cells += [_cell(value, result[f"stderr_{key}"], unit[task]) + (" ↓" if worse else ""),
+                      _cell(published[column], published[column + 1], 1.0) if published else ""]  # fmt: skip
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    for name in BASELINES:
+        cells = []
+        for task in tasks:
+            values = next(r for (t, _), r in found.items() if t == task)["baselines"][name][key]
+            cells += [_cell(*_mean(np.asarray(values)[:, None]), unit[task]), ""]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", "±: standard error over the data sets. ↓: worse than predicting zero."])
+
+
+def _cell(value: float | None, error: float | None, unit: float) -> str:
+    if value is None:
+        return "not finite"
+    return f"{value / unit:.3g}" + ("" if error is None else f" ± {error / unit:.2g}")
