@@ -20,7 +20,7 @@ from decision_tasks.lodl import fit_losses, quadratic_loss
 from mbrl_taskmet.bilevel import Bilevel, Info, State, fit, take
 from mbrl_taskmet.linear_solve import NormalCG, Solver
 from mbrl_taskmet.methods.base import Trained
-from mbrl_taskmet.metric import FactorMetric
+from mbrl_taskmet.metric import FactorMetric, squared_norm
 
 PyTree = Any
 CLIP = 1.0  # norm at which the predictor's gradient is clipped
@@ -163,10 +163,9 @@ class TaskMet(Method):
 
     def bilevel(self, task: Task, data: Data) -> Bilevel:
         """The bilevel problem of a task on data of this shape. L_pred sums over an instance's rows and targets."""
-        squared_norm = jax.vmap(jax.vmap(self.metric(data).squared_norm))
 
         def loss(prediction: jax.Array, metric: jax.Array, batch: Data) -> jax.Array:
-            return jnp.sum(squared_norm(metric, prediction - batch.y)) / len(prediction)
+            return jnp.sum(jax.vmap(jax.vmap(squared_norm))(metric, prediction - batch.y)) / len(prediction)
 
         return Bilevel(
             predict=task.predict,
