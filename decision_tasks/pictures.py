@@ -58,7 +58,7 @@ def draw_ellipses(learned: Arrays, path: Path, runs: int = 4) -> None:
             aspect="equal", title=f"run {run}", xlabel=f"error on target {first + 1}", ylabel=f"error on target {second + 1}"
         )
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize="x-small")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize="small", loc="outside lower center", ncols=7)
     _save(figure, path)
 
 
