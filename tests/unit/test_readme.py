@@ -15,10 +15,12 @@ COMMANDS = re.findall(r"python -m agents\.cartpole([^\n`#]*)", README)
 
 def test_every_python_snippet_runs_after_the_ones_before_it(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
-    assert len(SNIPPETS) == 4
+    assert len(SNIPPETS) == 5
     for snippet in SNIPPETS:
         exec(compile(snippet, "README.md", "exec"), names)
         assert names["result"].returns.shape[1] == 2  # type: ignore[attr-defined]
+    for name in ("by_metric", "by_loss"):
+        assert names[name].normalized_dq.shape == (1, 2)  # type: ignore[attr-defined]
     assert "[1000 2000]" in capsys.readouterr().out
 
 
