@@ -176,12 +176,17 @@ class Trainer:
         return sharded
 
     def _all_seeds(self, carry: Carry, start: jax.Array) -> tuple[Carry, Report]:
+        if len(carry.key) == 1:  # batching one seed would double the time that tracing takes
+            one = self._one_seed(jax.tree.map(lambda leaf: leaf[0], carry), start)
+            return jax.tree.map(lambda leaf: leaf[None], one)
         # The step is the same for all seeds and stays unbatched: branches on it stay branches, and the replay's row is
         # written in place.
-        step = jax.vmap(self._env_step, in_axes=(0, None))
+        return jax.vmap(self._one_seed, in_axes=(0, None))(carry, start)
+
+    def _one_seed(self, carry: Carry, start: jax.Array) -> tuple[Carry, Report]:
         length = self.config.eval_every
-        carry, residuals = jax.lax.scan(step, carry, start + jnp.arange(length, dtype=jnp.int32))
-        return carry, jax.vmap(self._report, in_axes=(0, 1, None))(carry, residuals, start + length)
+        carry, residuals = jax.lax.scan(self._env_step, carry, start + jnp.arange(length, dtype=jnp.int32))
+        return carry, self._report(carry, residuals, start + length)
 
     def _env_step(self, carry: Carry, step: jax.Array) -> tuple[Carry, jax.Array]:
         config, critic = self.config, self.method.critic

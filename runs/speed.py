@@ -4,6 +4,7 @@
     loop     a whole environment step against its bare update
     seeds    8 seeds in one process on 2 cores against two processes of one seed, each on its own core
     start    seconds from the command to the first evaluation, without and with the persistent compilation cache
+    decision the decision tasks' costly steps, on all cores
     memory   peak memory of 512 distractors, 10 seeds, 200 000 steps, against the prediction
 
 Every figure is a median over interleaved repetitions. Written to `runs/results/speed-<platform>.json`.
@@ -38,7 +39,7 @@ def update() -> dict[str, Any]:
         "taskmet (gauss_newton 5, metric step every time)": {"metric_every": 1, "solver": "gauss_newton"},
     }
     programs = {name: _updates(given) for name, given in settings.items()}
-    seconds = _interleaved(programs)
+    seconds = interleaved(programs)
     return {
         name: {"microseconds": 1e6 * value / 400, "ratio to omd": value / seconds["omd"]} for name, value in seconds.items()
     }
@@ -46,7 +47,7 @@ def update() -> dict[str, Any]:
 
 def loop() -> dict[str, Any]:
     """A whole environment step against its bare update: one seed, default method, 10 evaluation episodes every 1000 steps."""
-    seconds = _interleaved({"update": _updates({}), "step": _steps(1000)})
+    seconds = interleaved({"update": _updates({}), "step": _steps(1000)})
     update, step = seconds["update"] / 400, seconds["step"] / 1000
     return {"update microseconds": 1e6 * update, "step microseconds": 1e6 * step, "ratio": step / update}
 
@@ -77,12 +78,18 @@ def memory() -> dict[str, Any]:
     return {"peak GB": measured / 1e9, "predicted GB": predicted / 1e9, "ratio": measured / predicted}
 
 
+def decision() -> dict[str, Any]:
+    """Milliseconds of the decision tasks' costly steps; see `runs/speed_decision.py`."""
+    return json.loads(_output(_child("decision_child", os.cpu_count() or 1, None)))
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "update": update,
     "loop": loop,
     "seeds": seeds,
     "start": start,
     "memory": memory,
+    "decision": decision,
 }
 
 
@@ -165,7 +172,7 @@ def _steps(eval_every: int) -> Callable[[], None]:
     return run
 
 
-def _interleaved(programs: dict[str, Callable[[], None]]) -> dict[str, float]:
+def interleaved(programs: dict[str, Callable[[], None]]) -> dict[str, float]:
     """Median seconds of each program, run in turn so that a slow moment of the machine hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for repeat in range(REPEATS + 1):
@@ -178,9 +185,9 @@ def _interleaved(programs: dict[str, Callable[[], None]]) -> dict[str, float]:
 
 
 def _child(function: str, seeds: int, core: int | None) -> subprocess.Popen[str]:
-    code = f"from runs import speed; speed.{function}({seeds})"
-    pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=pin)
+    pin = f"import os; os.sched_setaffinity(0, {{{core}}}); " if core is not None else ""
+    code = f"{pin}from runs import speed; speed.{function}({seeds})"
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
 def _output(process: subprocess.Popen[str]) -> str:
@@ -194,7 +201,9 @@ def seeds_child(count: int) -> None:
     """Print environment steps per second of all seeds, median over chunks that train."""
     import jax
 
-    jax.config.update("jax_num_cpu_devices", count)
+    from agents.command import cpu_devices
+
+    jax.config.update("jax_num_cpu_devices", cpu_devices(count))
     trainer = _trainer({}, seeds=count, steps=8000, eval_every=1000)
     speeds, last = [], time.perf_counter()
     for _ in trainer.run(trainer.init()):
@@ -204,15 +213,26 @@ def seeds_child(count: int) -> None:
     print(statistics.median(speeds[2:]))
 
 
+def decision_child(count: int) -> None:
+    """Print `runs.speed_decision.measure` on `count` CPU devices."""
+    import jax
+
+    from runs.speed_decision import measure
+
+    jax.config.update("jax_num_cpu_devices", count)
+    print(json.dumps(measure()))
+
+
 def memory_child(count: int) -> None:
     """Print the peak resident bytes and the prediction for 512 distractors and 200 000 steps."""
     import resource
 
     import jax
 
+    from agents.command import cpu_devices
     from mbrl_taskmet.memory import required_bytes
 
-    jax.config.update("jax_num_cpu_devices", count)
+    jax.config.update("jax_num_cpu_devices", cpu_devices(count))
     trainer = _trainer({}, seeds=count, distractors=512, steps=200_000, eval_every=500)
     carry = trainer.init()
     for chunk in range(2):

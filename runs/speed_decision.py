@@ -1,18 +1,12 @@
-"""Speed of the decision tasks: `python -m runs.speed_decision`; a part of `runs.speed` in style and results.
+"""The part `decision` of `runs.speed`.
 
 Milliseconds, medians over interleaved repetitions. `reference` is what the published code took on one busy core, for scale.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
-import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
-REPEATS = 7
 REFERENCE = {
     "taskmet iteration, cubic, one run": 2200.0,
     "soft top-k 200×50": 30.0,
@@ -21,7 +15,7 @@ REFERENCE = {
 }
 
 
-def decision() -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """One TaskMet iteration of 50 cubic runs, 200×50 soft top-k, 100 portfolios of 50 stocks, 100 budgets."""
     import jax
     import jax.numpy as jnp
@@ -32,6 +26,7 @@ def decision() -> dict[str, Any]:
     from decision_tasks.portfolio import risk_matrix
     from decision_tasks.simplex_qp import simplex_qp
     from decision_tasks.training import VALIDATE_EVERY, Sizes, Trainer
+    from runs.speed import interleaved
 
     keys = jax.random.split(jax.random.key(0), 5)
     trainer = Trainer(Cubic(), TaskMet(), Sizes())
@@ -47,7 +42,7 @@ def decision() -> dict[str, Any]:
     shares = jax.random.normal(keys[3], (100, 50))
     portfolio = jax.jit(jax.grad(lambda b: jnp.sum(shares * jax.vmap(simplex_qp)(b, a))))
     rates, budget = jax.random.uniform(keys[4], (100, 5, 10)), jax.jit(jax.vmap(Budget().decide))
-    seconds = _interleaved({
+    seconds = interleaved({
         "iterations": iterations,
         "top_k": lambda: _wait(top_k(scores)),
         "portfolio": lambda: _wait(portfolio(b)),
@@ -66,24 +61,3 @@ def _wait(result: Any) -> None:
     import jax
 
     jax.block_until_ready(result)
-
-
-def _interleaved(programs: dict[str, Callable[[], None]]) -> dict[str, float]:
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for repeat in range(REPEATS + 1):
-        for name, program in programs.items():
-            begin = time.perf_counter()
-            program()
-            if repeat:  # the first compiles
-                seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-if __name__ == "__main__":
-    import os
-
-    import jax
-
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    print(json.dumps(decision(), indent=2, ensure_ascii=False))
-    sys.exit(0)
