@@ -70,8 +70,7 @@ class Checkpoints:
         with jax.enable_x64(self._trainer.config.x64):
             if first < step:
                 block = _rows(carry.replay, jnp.arange(first, step) % rows)
-                # orbax refuses empty arrays, as the noise is without distractors
-                arrays = {name: array for name, array in block._asdict().items() if array.size}
+                arrays = {name: array for name, array in block._asdict().items() if array is not None}
                 self._write_block(f"{first}-{step}", self._to_host(arrays))
             self._manager.save(step, args=self._args.StandardSave(self._to_host(_named(_without_replay(carry))[0])))
         self._drop_blocks(step, rows)
@@ -121,8 +120,7 @@ class Checkpoints:
                 partial(self._checkpointer.restore, block),
             )  # fmt: skip
             keep = max(first, oldest)
-            empty = _rows(memory, jnp.arange(last - keep))
-            values = empty._replace(**{name: self._to_device(array[:, keep - first :]) for name, array in arrays.items()})
+            values = Replay(**{name: self._to_device(array[:, keep - first :]) for name, array in arrays.items()})
             memory, done = write(memory, jnp.arange(keep, last) % rows, values), last
         if done < step:
             raise ConfigError(

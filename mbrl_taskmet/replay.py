@@ -27,11 +27,11 @@ class Replay(NamedTuple):
     """Rows keyed by environment step modulo their number, which is the capacity + 1."""
 
     state: jax.Array  # (capacity + 1, state_size)
-    noise: jax.Array  # (capacity + 1, n − state_size), in a smaller type where that represents it exactly
     next_state: jax.Array  # (capacity + 1, state_size), before any reset
     action: jax.Array  # (capacity + 1, m)
     reward: jax.Array  # (capacity + 1,)
     terminated: jax.Array  # (capacity + 1,)
+    noise: jax.Array | None = None  # (capacity + 1, n − state_size), in a smaller type where that represents it exactly
 
 
 def create(
@@ -48,11 +48,11 @@ def create(
 
     replay = Replay(
         state=empty(state_size),
-        noise=empty(observation.size - state_size, noise_dtype or dtype),
         next_state=empty(state_size),
         action=empty(action.size),
         reward=jnp.zeros(rows, dtype),
         terminated=jnp.zeros(rows, dtype),
+        noise=empty(observation.size - state_size, noise_dtype or dtype) if observation.size > state_size else None,
     )
     return set_observation(replay, jnp.int32(0), observation)
 
@@ -60,10 +60,10 @@ def create(
 def set_observation(replay: Replay, step: jax.Array, observation: jax.Array) -> Replay:
     """Write the observation (n,) from which environment step number `step` starts."""
     rows, state_size = replay.state.shape
-    return replay._replace(
-        state=_write(replay.state, observation[:state_size], step % rows),
-        noise=_write(replay.noise, observation[state_size:], step % rows),
-    )
+    replay = replay._replace(state=_write(replay.state, observation[:state_size], step % rows))
+    if replay.noise is None:
+        return replay
+    return replay._replace(noise=_write(replay.noise, observation[state_size:], step % rows))
 
 
 def add(
@@ -106,15 +106,17 @@ def gather(replay: Replay, steps: jax.Array) -> Transitions:
     rows = replay.state.shape[0]
     row, following = steps % rows, (steps + 1) % rows
 
-    def observation(state: jax.Array, noise: jax.Array) -> jax.Array:
-        return jnp.concatenate([state, noise.astype(state.dtype)], axis=-1)
+    def observation(state: jax.Array, noise_row: jax.Array) -> jax.Array:
+        if replay.noise is None:
+            return state
+        return jnp.concatenate([state, replay.noise[noise_row].astype(state.dtype)], axis=-1)
 
     return Transitions(
-        observation=observation(replay.state[row], replay.noise[row]),
+        observation=observation(replay.state[row], row),
         action=replay.action[row],
         reward=replay.reward[row],
         terminated=replay.terminated[row],
-        next_observation=observation(replay.next_state[row], replay.noise[following]),
+        next_observation=observation(replay.next_state[row], following),
     )
 
 
