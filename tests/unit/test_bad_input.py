@@ -90,7 +90,7 @@ def test_a_bad_command_line_is_refused(refused: Refused, line: str, message: str
 def test_distractors_that_cannot_fit_are_refused_with_the_memory_they_need(refused: Refused) -> None:
     error = refused("--distractors", "1000000000")
     needed = float(error.split("would need ")[1].split(" GB")[0])
-    assert needed > 1e9 * 100_001 * 4 / 1e9  # the replay's noise alone, in float32
+    assert needed > 1e9 * 100_001 * 2 / 1e9  # the noise in the replay alone, in float16
     assert "1000000000 distractors" in error and "give fewer distractors" in error
 
 
