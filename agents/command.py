@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from envs.base import Environment
     from mbrl_taskmet.recording import Recorder, Row
 
-MAX_CPU_DEVICES = 64
-
 
 def main(environment: str | None = None, argv: list[str] | None = None) -> int:
     """Run the agent for `environment`, by default the one that `--env` names.
@@ -37,21 +35,12 @@ def main(environment: str | None = None, argv: list[str] | None = None) -> int:
         return 2
 
 
-def cpu_devices(seeds: int) -> int:
-    """Into how many devices to divide a CPU: one for each core, or one for each seed where the cores would not share evenly.
-
-    Then the operating system spreads the devices over the cores, which measured faster than seeds that only fill up a device.
-    """
-    cores = os.cpu_count() or 1
-    return min(cores if seeds % cores == 0 else seeds, MAX_CPU_DEVICES)
-
-
 def _prepare(run: Run, film: bool) -> Environment:
     """Set JAX up, make the environment, see that the run fits, and make its directory."""
     import jax
 
     with contextlib.suppress(RuntimeError):  # JAX has started already, in a program that calls this: use what it has
-        jax.config.update("jax_num_cpu_devices", cpu_devices(run.config.seeds))
+        jax.config.update("jax_num_cpu_devices", min(run.config.seeds, os.cpu_count() or 1))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "mbrl_taskmet"))
 

@@ -201,9 +201,7 @@ def seeds_child(count: int) -> None:
     """Print environment steps per second of all seeds, median over chunks that train."""
     import jax
 
-    from agents.command import cpu_devices
-
-    jax.config.update("jax_num_cpu_devices", cpu_devices(count))
+    jax.config.update("jax_num_cpu_devices", min(count, os.cpu_count() or 1))
     trainer = _trainer({}, seeds=count, steps=8000, eval_every=1000)
     speeds, last = [], time.perf_counter()
     for _ in trainer.run(trainer.init()):
@@ -229,10 +227,9 @@ def memory_child(count: int) -> None:
 
     import jax
 
-    from agents.command import cpu_devices
     from mbrl_taskmet.memory import required_bytes
 
-    jax.config.update("jax_num_cpu_devices", cpu_devices(count))
+    jax.config.update("jax_num_cpu_devices", min(count, os.cpu_count() or 1))
     trainer = _trainer({}, seeds=count, distractors=512, steps=200_000, eval_every=500)
     carry = trainer.init()
     for chunk in range(2):
