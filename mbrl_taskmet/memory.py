@@ -12,8 +12,8 @@ from mbrl_taskmet.config import Config, ConfigError
 if TYPE_CHECKING:
     from envs.base import Environment
 
-PROCESS_BYTES = 1_500_000_000
-"""A process at the peak of its compilation, measured without a replay."""
+PROCESS_BYTES = 1_900_000_000
+"""A process that trains, and the copy of a seed that each CPU device works on; measured at 512 distractors."""
 
 
 def required_bytes(env: Environment, config: Config) -> int:
