@@ -79,19 +79,22 @@ class Budget(Task):
         return expected_clicks(z, y)
 
     def decide(self, y: jax.Array, given: Any = ()) -> jax.Array:
-        if math.comb(self.items, self.choose) > MOST_SUBSETS:
+        if self._subsets is None:
             return greedy(y, self.choose)
-        chosen = subsets(self.items, self.choose)
-        return jnp.asarray(chosen, y.dtype)[jnp.argmax(subset_values(chosen, y))]
+        return jnp.asarray(self._subsets, y.dtype)[jnp.argmax(subset_values(self._subsets, y))]
 
     def relax(self, y: jax.Array, given: Any = ()) -> jax.Array:
         """The subsets' mean under softmax(values/temperature); where those are many, a softmax at each of greedy's choices."""
         if self.relaxation == "published":
             return projected_gradient(y, self.choose)
-        if math.comb(self.items, self.choose) > MOST_SUBSETS:
+        if self._subsets is None:
             return soft_greedy(y, self.choose, self.temperature)
-        chosen = subsets(self.items, self.choose)
-        return jax.nn.softmax(subset_values(chosen, y) / self.temperature) @ jnp.asarray(chosen, y.dtype)
+        return jax.nn.softmax(subset_values(self._subsets, y) / self.temperature) @ jnp.asarray(self._subsets, y.dtype)
+
+    @property
+    def _subsets(self) -> np.ndarray | None:
+        """Every choice, or None where they are too many to enumerate."""
+        return subsets(self.items, self.choose) if math.comb(self.items, self.choose) <= MOST_SUBSETS else None
 
 
 def expected_clicks(z: jax.Array, y: jax.Array) -> jax.Array:

@@ -14,7 +14,8 @@ TASKS = ("cubic", "budget", "portfolio")
 METHODS = ("mse", "dfl", "lodl", "taskmet")
 ROWS = (("mse", 0.0), ("dfl", 0.0), ("dfl", 10.0), ("lodl", 0.0), ("lodl", 10.0), ("taskmet", 0.0))
 """The rows of Tables 2 and 3: method and α."""
-_WITH_ALPHA = ("dfl", "lodl")
+WITH_ALPHA = ("dfl", "lodl")
+"""The methods with α."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,14 @@ class Block:
     @property
     def label(self) -> str:
         """The method, with its α where it has one."""
-        return f"{self.method} α={self.alpha:g}" if self.method in _WITH_ALPHA else self.method
+        return f"{self.method} α={self.alpha:g}" if self.method in WITH_ALPHA else self.method
 
     @property
     def directory(self) -> str:
         """The block's directory inside the run's."""
-        return f"{self.task}-{self.method}" + (f"-alpha{self.alpha:g}" if self.method in _WITH_ALPHA else "")
+        return f"{self.task}-{self.method}" + (f"-alpha{self.alpha:g}" if self.method in WITH_ALPHA else "")
 
 
 _OF_TASK = {"choose": ("cubic", "budget"), "users": ("budget",), "rates": ("budget",), "relaxation": ("budget",),
             "prices": ("portfolio",), "risk": ("portfolio",)}  # fmt: skip
-_OF_METHOD = {"alpha": _WITH_ALPHA, "lodl_samples": ("lodl", "all"), "lodl_std": ("lodl", "all")}
+_OF_METHOD = {"alpha": WITH_ALPHA, "lodl_samples": ("lodl", "all"), "lodl_std": ("lodl", "all")}

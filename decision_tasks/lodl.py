@@ -51,7 +51,7 @@ def _fit(errors: jax.Array, regrets: jax.Array, learning_rate: float) -> jax.Arr
     psi = jnp.sqrt(jnp.maximum(scale, 1e-12)) * jnp.eye(size)
 
     def loss(psi: jax.Array, errors: jax.Array, regrets: jax.Array) -> jax.Array:
-        return jnp.mean((jnp.sum((errors @ jnp.tril(psi)) ** 2, axis=1) - regrets) ** 2)
+        return jnp.mean((jax.vmap(quadratic_loss, (None, 0))(psi, errors) - regrets) ** 2)
 
     def advance(carry: tuple[jax.Array, optax.OptState], i: jax.Array) -> tuple[tuple[jax.Array, optax.OptState], None]:
         psi, state = carry

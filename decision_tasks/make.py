@@ -9,7 +9,7 @@ import numpy as np
 
 from decision_tasks.base import Task
 from decision_tasks.budget import Budget, check_rates
-from decision_tasks.config import Block, Config
+from decision_tasks.config import WITH_ALPHA, Block, Config
 from decision_tasks.cubic import Cubic
 from decision_tasks.methods import METHODS, Method
 from decision_tasks.portfolio import Portfolio
@@ -48,7 +48,7 @@ def make_task(name: str, config: Config) -> Task:
 
 def make_method(block: Block, config: Config) -> Method:
     """The method of a block."""
-    given: dict[str, float] = {"alpha": block.alpha} if block.method in ("dfl", "lodl") else {}
+    given: dict[str, float] = {"alpha": block.alpha} if block.method in WITH_ALPHA else {}
     if block.method == "lodl":
         asked = {"samples": config.lodl_samples, "std": config.lodl_std}
         given |= {name: value for name, value in asked.items() if value is not None}

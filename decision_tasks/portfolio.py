@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decision_tasks.base import Data, Split, Task, split
-from decision_tasks.prices import factor_prices, sp500_prices
+from decision_tasks.base import Data, Split, Task, split, standardize
+from decision_tasks.prices import sp500_prices
 from decision_tasks.simplex_qp import simplex_qp
 from mbrl_taskmet.config import ConfigError
 
@@ -105,9 +105,9 @@ def instances(prices: jax.Array, train: int, risk: str) -> Data:
     days = jnp.arange(SPANS[-1], prices.shape[0] - RISK_DAYS)
     x = jax.vmap(lambda day: _features(prices, returns, day))(days)
     following = jax.vmap(lambda day: jax.lax.dynamic_slice_in_dim(returns, day, RISK_DAYS))(days)
-    mean, std = jnp.mean(x[:train], (0, 1)), jnp.std(x[:train], (0, 1))
-    x = jnp.where(std > 1e-6, (x - mean) / jnp.where(std > 1e-6, std, 1.0), 0.0)
-    return Data(x, following[:, 0, :, None], jax.vmap(lambda r: risk_matrix(r, risk))(following))
+    return Data(
+        standardize(x[:train], x, (0, 1)), following[:, 0, :, None], jax.vmap(lambda r: risk_matrix(r, risk))(following)
+    )
 
 
 def risk_matrix(returns: jax.Array, risk: str = "right") -> jax.Array:
@@ -143,8 +143,3 @@ def _features(prices: jax.Array, returns: jax.Array, day: jax.Array) -> jax.Arra
         *(now / jnp.min(window[span], axis=0) - 1 for span in SPANS[2:]),
         *jnp.broadcast_to(market[:, None], (2, len(now))),
     ], axis=-1)  # fmt: skip
-
-
-def factor_model(key: jax.Array, days: int, stocks: int) -> Portfolio:
-    """The task on generated prices. `key` is consumed."""
-    return Portfolio(prices=np.asarray(factor_prices(key, days, stocks)))

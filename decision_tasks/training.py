@@ -225,7 +225,7 @@ class Trainer:
             state=state,
             best_params=jax.tree.map(jnp.copy, state.model.params),
             best_metric=jax.tree.map(jnp.copy, state.metric.params),
-            best_score=jnp.array(-jnp.inf),  # not the start's: what a method returns, it has trained
+            best_score=jnp.asarray(-jnp.inf, jnp.result_type(float)),  # not the start's: what a method returns, it has trained
             best_iteration=jnp.int32(0),
             stopped=jnp.array(False),
             failed=jnp.int32(-1),
