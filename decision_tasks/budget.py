@@ -34,6 +34,8 @@ class Budget(Task):
     train, validation, test: instances.
     relaxation: "smooth", or "published".
     temperature: of the smooth relaxation, in users.
+    output: what follows the predictor's last layer: "softplus", or "relu", the published one, under which an output that is
+        negative for every row never learns.
     rates: (websites, users) in [0, 1], or None for generated ones.
     """
 
@@ -51,6 +53,7 @@ class Budget(Task):
     test: int = 500
     relaxation: Literal["smooth", "published"] = "smooth"
     temperature: float = 0.02
+    output: Literal["softplus", "relu"] = "softplus"
     rates: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -73,7 +76,7 @@ class Budget(Task):
         return split(Data(standardize(y[: self.train], y, (0, 1)) @ mixing, y), self.train, self.validation)
 
     def activation(self, output: jax.Array) -> jax.Array:
-        return jax.nn.relu(output)
+        return {"softplus": jax.nn.softplus, "relu": jax.nn.relu}[self.output](output)
 
     def value(self, z: jax.Array, y: jax.Array, given: Any = ()) -> jax.Array:
         return expected_clicks(z, y)

@@ -31,7 +31,7 @@ def make_task(name: str, config: Config) -> Task:
     if name == "cubic":
         return Cubic(**given)
     if name == "budget":
-        given |= {key: getattr(config, key) for key in ("users", "relaxation") if getattr(config, key) is not None}
+        given |= {key: getattr(config, key) for key in ("users", "relaxation", "output") if getattr(config, key) is not None}
         return Budget(**given, rates=None if config.rates is None else read_rates(config.rates))
     if config.risk is not None:
         given["risk"] = config.risk

@@ -32,6 +32,8 @@ DAYS = "".join(f"2024-01-{day:02},{10 + day},{20 + day}\n" for day in range(1, 2
         ("--choose 51", "--choose is 51; give a number from 1 to the 50 items there are"),
         ("--task budget --choose 6", "--choose is 6; give a number from 1 to the 5 items there are"),
         ("--prices x.csv", "--prices x.csv does nothing for the task cubic"),
+        ("--output relu", "--output relu does nothing for the task cubic; leave it out, or use --task budget"),
+        ("--task budget --output tanh", "--output 'tanh' is unknown; did you mean"),
         ("--datasets 0", "--datasets is 0; give 1 or more"),
         ("--seed 2147483648", "--seed is 2147483648; give one under 2147483648"),
         ("--steps many", "argument --steps: invalid int value: 'many'"),

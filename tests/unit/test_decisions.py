@@ -149,6 +149,14 @@ def test_the_published_budget_decides_right_and_its_gradient_is_that_of_the_damp
     assert small / smaller == pytest.approx(2, rel=0.02)  # the solution is integral: without damping it would be 0
 
 
+def test_only_the_published_output_can_be_dead() -> None:
+    def slope(task: Budget) -> jax.Array:
+        return jax.vmap(jax.grad(lambda output: task.activation(output)))(jnp.array([-3.0, 2.0]))
+
+    np.testing.assert_array_equal(slope(Budget(output="relu")), [0, 1])
+    np.testing.assert_allclose(slope(Budget()), jax.nn.sigmoid(jnp.array([-3.0, 2.0])), rtol=1e-6)
+
+
 def test_generated_rates_are_as_described() -> None:
     drawn = np.asarray(generate_rates(jax.random.key(0), 400, 200))
     assert np.median(drawn) == pytest.approx(0.018, abs=0.003)
