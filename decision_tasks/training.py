@@ -24,6 +24,7 @@ from mbrl_taskmet.config import ConfigError
 PyTree = Any
 VALIDATE_EVERY = 10
 PATIENCE = 100
+_RUNS = PartitionSpec("run")
 
 
 class Sizes(NamedTuple):
@@ -110,7 +111,7 @@ class Trainer:
                               "use mse or lodl, or write its relax")  # fmt: skip
         self.task, self.method, self.sizes = task, method, sizes
         devices = jax.devices()[: sizes.runs]
-        self.sharding = NamedSharding(Mesh(np.array(devices), ("run",)), PartitionSpec("run"))
+        self.sharding = NamedSharding(Mesh(np.array(devices), ("run",)), _RUNS)
         self._padded = -(-sizes.runs // len(devices)) * len(devices)
         self._fix = self._compiled(self._fix_run)
         self._init = self._compiled(self._init_run)
@@ -202,17 +203,16 @@ class Trainer:
         return jax.jit(sharded, compiler_options=options)
 
     def _prepare(self) -> PyTree:
-        count = len(self.sharding.mesh.devices)
-        padded = -(-self.sizes.datasets // count) * count
-        datasets = jax.device_put(jnp.minimum(jnp.arange(padded), self.sizes.datasets - 1), self.sharding)
+        mesh = Mesh(self.sharding.mesh.devices[: self.sizes.datasets], ("run",))  # one device each, or several take turns
+        padded = -(-self.sizes.datasets // mesh.size) * mesh.size
+        datasets = jax.device_put(jnp.minimum(jnp.arange(padded), self.sizes.datasets - 1), NamedSharding(mesh, _RUNS))
 
         def prepare(dataset: jax.Array) -> PyTree:
             data_key, key = jax.random.split(jax.random.fold_in(jax.random.key(self.sizes.seed), dataset))
             data = self.task.data(data_key)
             return self.method.prepare(self.task, key, data.train), *scale(self.task, key, data.test)
 
-        mapped = jax.shard_map(partial(jax.lax.map, prepare), mesh=self.sharding.mesh, in_specs=self.sharding.spec,
-                               out_specs=self.sharding.spec, check_vma=False)  # fmt: skip
+        mapped = jax.shard_map(partial(jax.lax.map, prepare), mesh=mesh, in_specs=_RUNS, out_specs=_RUNS, check_vma=False)
         return jax.jit(mapped)(datasets)
 
     def _fix_run(self, dataset: jax.Array, seed: jax.Array, common: tuple[PyTree, jax.Array, jax.Array]) -> Fixed:
