@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.plotting import STYLES, band, curve, save
+from mbrl_taskmet.plotting import STYLES, band, curve, save_both
 from runs.experiment import Experiment, Results, Setting, main, read_published
 
 UNITS = (3, 1, 2, 4, 8, 16, 32)
@@ -40,8 +40,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         axes[1, column].set_xlabel("environment steps")
         axes[1, column].locator_params(axis="x", nbins=5)
     axes[0, 1].set_yscale("log")
-    for ending in ("png", "svg"):
-        save(figure, output / f"figure8.{ending}")
+    save_both(figure, output / "figure8.png")
     _draw_units(results, output)
 
 
@@ -72,8 +71,7 @@ def _draw_units(results: Results, output: Path) -> None:
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
-    for ending in ("png", "svg"):
-        save(figure, output / f"units.{ending}")
+    save_both(figure, output / "units.png")
 
 
 PUBLISHED_3 = {"taskmet": "412 ± 25", "omd": "320 ± 50", "mle": "166 ± 44"}  # at 200 000 steps

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.tabular import BOUNDS, PUBLISHED, study, table
-from mbrl_taskmet.plotting import STYLES, band, save
+from mbrl_taskmet.plotting import STYLES, band, save_both
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,8 +58,7 @@ def _draw(returns: dict[str, np.ndarray], output: Path) -> None:
     axis.set(xlabel="bound B on the norm of the model", ylabel="return, exact")
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
-    for ending in ("png", "svg"):
-        save(figure, output / f"figure.{ending}")
+    save_both(figure, output / "figure.png")
 
 
 if __name__ == "__main__":
