@@ -64,8 +64,10 @@ def _draw_units(results: Results, output: Path) -> None:
         points = {units: final_returns(results.get(f"{method}-{units}", [])) for units in sorted(UNITS)}
         points = {units: final for units, final in points.items() if len(final)}
         if points:
-            errors = [standard_error(final) if len(final) > 1 else 0.0 for final in points.values()]
-            axis.errorbar(list(points), [final.mean() for final in points.values()], errors, capsize=3, label=name, **style)
+            centers, errors = (
+                [f(final) for final in points.values()] for f in (np.mean, standard_error)
+            )  # no bar for one seed
+            axis.errorbar(list(points), centers, errors, capsize=3, label=name, **style)
     axis.set(xlabel="hidden units of the model", ylabel="final return, mean ± standard error", xscale="log", ylim=(0, 520))
     axis.set_xticks(sorted(UNITS), [str(units) for units in sorted(UNITS)])
     axis.minorticks_off()

@@ -45,7 +45,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         for count in COUNTS:
             final = final_returns(results.get(f"{method}-{count}", []))
             if len(final):
-                ours[count] = (float(final.mean()), standard_error(final) if len(final) > 1 else 0.0)
+                ours[count] = (float(final.mean()), standard_error(final))  # NaN, and so no bar, for one seed
         for axis, points in ((left, theirs), (right, ours)):
             if points:
                 centers, errors = zip(*points.values(), strict=True)
