@@ -12,11 +12,12 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from mbrl_taskmet.config import INPUTS
 from mbrl_taskmet.linear_solve import Dense, Identity
 from mbrl_taskmet.make import first_adam
 from mbrl_taskmet.methods import METHODS, MLE, OMD, Method, TaskMet
 from mbrl_taskmet.methods.omd import task_gradient
-from mbrl_taskmet.metric import INPUTS, Metric
+from mbrl_taskmet.metric import Metric
 from mbrl_taskmet.networks import Model, ModelParams
 from tests.small_problem import CRITIC, M, N, make, make_taskmet, start, task_loss, theta_star, weighted_loss
 
