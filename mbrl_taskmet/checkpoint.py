@@ -97,18 +97,13 @@ class Checkpoints:
         self._checkpointer = ocp.StandardCheckpointer()
         self._cost, self._last = 0.0, time.monotonic()
 
-    @property
-    def latest(self) -> int | None:
-        """The environment step of the newest checkpoint, or None."""
-        return self._state.latest
-
     def due(self) -> bool:
         """Whether enough time has passed since the last checkpoint to pay for another."""
         return time.monotonic() - self._last >= self._cost / self._share
 
     def save(self, step: int, carry: Carry) -> None:
         """Write the carry after `step` environment steps, and the replay's rows since the last checkpoint."""
-        if step == self.latest:
+        if step == self._state.latest:
             return
         begin = time.monotonic()
         rows = carry.replay.reward.shape[1]
@@ -129,7 +124,7 @@ class Checkpoints:
         Raises:
             ConfigError: there is none, it is damaged, or it belongs to another configuration.
         """
-        if self.latest is None:
+        if self._state.latest is None:
             raise ConfigError(f"{self._blocks.parent} holds no checkpoint; give the directory of a run to --resume")
         with jax.enable_x64(self._trainer.config.x64):
             carry = self._trainer.init()

@@ -14,8 +14,7 @@ PRESETS = ("default", "paper", "paper-code")
 METHODS = ("mle", "omd", "taskmet", "vep", "vagram", "itervaml", "model_free")
 Kind = Literal["scalar", "diagonal", "full"]
 Input = Literal["none", "state", "state_action"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-INPUTS: tuple[Input, ...] = get_args(Input)
+KINDS, INPUTS = get_args(Kind), get_args(Input)
 SOLVERS = {  # iterations and damping unless told otherwise
     "identity": (0, 0.0), "cg": (10, 0.0), "normal_cg": (10, 0.0), "minres": (5, 0.0), "gauss_newton": (5, 1e-3),
     "dense": (0, 0.0), "neumann": (10, 0.0),

@@ -197,15 +197,14 @@ class Trainer:
         config, critic = self.config, self.method.critic
         act_key, env_key, sample_key = jax.random.split(jax.random.fold_in(carry.key, step), 3)
         epsilon = jnp.where(step < config.random_steps, 1.0, config.epsilon)
-        learner = carry.learner
-        action = self.method.act(learner, act_key, carry.observation, epsilon)
+        action = self.method.act(carry.learner, act_key, carry.observation, epsilon)
         env_state, result = self.env.step(env_key, carry.env_state, action)
         memory = replay.add(
             carry.replay, step, critic.encode(action), result.reward, result.terminated, result.next_observation,
             result.observation,
         )  # fmt: skip
         carry = carry._replace(env_state=env_state, observation=result.observation, replay=memory)
-        learner = learner.observe(result.next_observation)
+        learner = carry.learner.observe(result.next_observation)
 
         def learn() -> tuple[Learner, jax.Array]:
             batch = replay.sample(memory, sample_key, step + 1, config.batch_size)
