@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +169,6 @@ def test_a_run_leaves_its_files_and_an_interrupted_one_ends_the_same(
     [
         ({"format": 2}, "is of format 2, from newer code than this; update to resume it"),
         ({"format": 0}, "is damaged or from newer code (ValueError: there is no format 0)"),
-        ({"format": None}, "is damaged or from newer code (TypeError"),
         ({}, "is damaged or from newer code (KeyError: 'format')"),
         ({"format": 1, "config": {"attention": True}}, "is damaged or from newer code (TypeError"),
     ],
@@ -198,21 +195,5 @@ def test_a_run_in_float64_trains_parameters_in_float64_and_goes_on_in_it(
     assert floats == {np.dtype(np.float64)} and jax.tree.leaves(carries[0].best_params)
     assert not jax.config.jax_enable_x64
     assert json.loads((tmp_path / "wide" / "config.json").read_text())["config"]["x64"] is True
-    capsys.readouterr()
     assert main(["--resume", str(tmp_path / "wide"), "--no-x64"]) == 2
     assert "has --x64 True, not False; leave it out to resume" in capsys.readouterr().err
-    assert main(["--resume", str(tmp_path / "wide"), "--x64"]) == 0
-
-
-def test_help_answers_without_starting_jax() -> None:
-    script = """
-import runpy, sys
-sys.argv = ["decision_tasks", "--help"]
-try:
-    runpy.run_module("decision_tasks", run_name="__main__")
-except SystemExit as end:
-    print("exit", end.code, sorted({"jax", "flax", "orbax"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
-    assert done.stdout.endswith("exit 0 []\n"), done.stderr
-    assert "usage: python -m decision_tasks" in done.stdout
