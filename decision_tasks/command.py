@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decision_tasks.config import Block, Config
-from decision_tasks.rundir import FORMAT, new_run, resumed_run
-from mbrl_taskmet.command import Parser, command, make_directory, start_jax
+from mbrl_taskmet.command import Parser, check_same, command, free_directory, make_directory, saved_run, start_jax
 
 if TYPE_CHECKING:
     from decision_tasks.training import Trainer
 
+FORMAT = 1
+"""Raised when the files of a run change their meaning."""
 _CHECKPOINT_SECONDS = 30.0
 _MAX_CPU_DEVICES = 64
 
@@ -29,14 +30,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_config(Config, unset="the task's own")
     parser.add_directory(resume="continue the run in DIR: finished blocks are kept, the others go on")
     given, options = parser.read(argv, Config)
-    resume = options.pop("resume")
-    config, directory = new_run(given, **options) if resume is None else resumed_run(resume, given, **options)
+    directory, config = _open(given, **options)
     # More devices than cores: runs stop at different times, and the operating system evens that out.
     start_jax(min(config.datasets * config.seeds, _MAX_CPU_DEVICES))
     import jax
 
     with jax.enable_x64(config.x64):
         return _run(config, directory)
+
+
+def _open(given: dict[str, Any], name: str | None, logdir: str | None, resume: str | None) -> tuple[Path, Config]:
+    """The run's directory, which a new one has not made yet, and its configuration."""
+    if resume is None:
+        config = Config(**given).check()
+        parts = ["decision", config.task, config.method, f"{config.datasets}x{config.seeds}"]
+        said = {key: value for key, value in given.items() if key not in ("task", "method", "datasets", "seeds")}
+        return free_directory(name, logdir, parts, said), config
+    directory, config = saved_run(resume, name, logdir, FORMAT, lambda saved: Config(**saved["config"]).check())
+    check_same(directory, given, config)
+    return directory, config
 
 
 def _run(config: Config, directory: Path) -> int:

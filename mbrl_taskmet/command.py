@@ -42,8 +42,8 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are ConfigErrors; it knows no abbreviations."""
 
     def __init__(self, **words: Any):
-        words["formatter_class"] = lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=110)
-        super().__init__(allow_abbrev=False, **words)
+        help = functools.partial(argparse.HelpFormatter, max_help_position=36, width=110)
+        super().__init__(allow_abbrev=False, formatter_class=help, **words)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see --help")
@@ -98,14 +98,13 @@ def free_directory(name: str | None, logdir: str | None, parts: list[str], said:
     root, count = Path(logdir or "runs/logs"), 1
     directory = root / (name or made)
     try:
-        taken = directory.exists()
+        if name and directory.exists():
+            raise ConfigError(f"{directory} exists; give another --name, or --resume {directory}")
+        while directory.exists():
+            count += 1
+            directory = root / f"{made}_{count}"
     except OSError as error:
         raise ConfigError(f"{directory} cannot be a directory ({error.strerror}); give another --name or --logdir") from None
-    if taken and name:
-        raise ConfigError(f"{directory} exists; give another --name, or --resume {directory}")
-    while directory.exists():
-        count += 1
-        directory = root / f"{made}_{count}"
     return directory
 
 
@@ -128,12 +127,10 @@ def saved_run(
     Raises:
         ConfigError: no run, a damaged one, one of newer code, or a `name` or `logdir` beside it.
     """
-    if not resume:
-        raise ConfigError("--resume is empty; give the directory of a run")
     directory = Path(resume)
     path = directory / "config.json"
-    if not path.is_file():
-        raise ConfigError(f"{directory} holds no run (no config.json in it); give a run's directory to --resume")
+    if not resume or not path.is_file():
+        raise ConfigError(f"{resume or '--resume'} holds no run (no config.json in it); give a run's directory to --resume")
     for option, value in (("name", name), ("logdir", logdir)):
         if value is not None:
             raise ConfigError(f"--{option} {value} cannot change what {directory} is called; leave it out with --resume")
