@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.options import Options, parse
 from agents.rundir import Run, new_run, resumed_run
-from mbrl_taskmet.config import ConfigError
+from mbrl_taskmet.command import command, make_directory, start_jax
 
 if TYPE_CHECKING:
     from envs.base import Environment
     from mbrl_taskmet.recording import Recorder, Row
 
 
+@command
 def main(environment: str | None = None, argv: list[str] | None = None) -> int:
     """Run the agent for `environment`, by default the one that `--env` names.
 
     The exit code is 0, 2 for bad input, 130 after Ctrl-C.
     """
-    try:
-        options = parse(environment, argv)
-        run = (new_run if options.resume is None else resumed_run)(options)
-        env = _prepare(run, options.film)
-        return _train(run, env, options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = parse(environment, argv)
+    run = (new_run if options.resume is None else resumed_run)(options)
+    env = _prepare(run, options.film)
+    return _train(run, env, options)
 
 
 def _prepare(run: Run, film: bool) -> Environment:
     """Set JAX up, make the environment, see that the run fits, and make its directory."""
-    import jax
-
-    with contextlib.suppress(RuntimeError):  # JAX has started already, in a program that calls this: use what it has
-        jax.config.update("jax_num_cpu_devices", min(run.config.seeds, os.cpu_count() or 1))
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "mbrl_taskmet"))
+    start_jax(min(run.config.seeds, os.cpu_count() or 1))
 
     from envs.film import drawing
     from envs.make import make_environment
@@ -53,13 +43,7 @@ def _prepare(run: Run, film: bool) -> Environment:
         drawing(run.environment)  # refuses now what could not be drawn at the end
     required = required_bytes(env, run.config)
     check_memory(required, env)
-    try:
-        run.directory.mkdir(parents=True, exist_ok=run.resumed)
-        probe = run.directory / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"{run.directory} cannot be written ({error.strerror}); give another --logdir") from None
+    make_directory(run.directory, run.resumed)
     print(f"{run.directory}: {run.config.method} on {env.name}, {run.config.seeds} seed(s), {run.config.steps} steps, "
           f"needs about {gigabytes(required)}", flush=True)  # fmt: skip
     return env

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agents.options import Options
-from mbrl_taskmet.config import Config, ConfigError, flag
+from mbrl_taskmet.command import check_same, free_directory, saved_run
+from mbrl_taskmet.config import Config, ConfigError
 
 FORMAT = 1
 """Raised when the files of a run change their meaning."""
@@ -44,19 +44,10 @@ def new_run(options: Options) -> Run:
     if distractors < 0:
         raise ConfigError(f"--distractors is {distractors}; give 0 or more")
     config = Config(**options.given).resolve(noisy=distractors > 0)
-    root = Path(options.logdir or "runs/logs")
-    name = options.name or _name(environment, distractors, config, options.given)
-    directory = root / name
-    try:
-        taken = directory.exists()
-    except OSError as error:
-        raise ConfigError(f"{directory} cannot be a directory ({error.strerror}); give another --name or --logdir") from None
-    if taken and options.name:
-        raise ConfigError(f"{directory} exists; give another --name, or --resume {directory}")
-    count = 1
-    while directory.exists():
-        count += 1
-        directory = root / f"{name}_{count}"
+    parts = [environment.lower(), f"d{distractors}", config.method, f"{config.steps}steps",
+             f"seeds{config.seed}-{config.seed + config.seeds - 1}"]  # fmt: skip
+    said = {name: value for name, value in options.given.items() if name not in ("method", "steps", "seed", "seeds")}
+    directory = free_directory(options.name, options.logdir, parts, said)
     return Run(environment, distractors, config, directory, resumed=False)
 
 
@@ -66,44 +57,22 @@ def resumed_run(options: Options) -> Run:
     Raises:
         ConfigError: no run, a damaged one, one of newer code or of other settings.
     """
-    if not options.resume:
-        raise ConfigError("--resume is empty; give the directory of a run")
-    directory = Path(options.resume)
-    path = directory / "config.json"
-    if not path.is_file():
-        raise ConfigError(f"{directory} holds no run (no config.json in it); give a run's directory to --resume")
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["format"] > FORMAT:
-            raise ConfigError(f"{path} is of format {saved['format']}, from newer code than this; update to resume it")
-        run = Run(saved["environment"], saved["distractors"], Config.from_json(saved["config"]), directory, resumed=True)
-        config = run.config.resolve(noisy=run.distractors > 0)
-    except ConfigError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}); restore it to resume") from None
-    if options.env not in (None, run.environment):
-        raise ConfigError(f"{directory} is a run on {run.environment}; resume it with that environment's agent")
-    for option, value in (("name", options.name), ("logdir", options.logdir)):
-        if value is not None:
-            raise ConfigError(f"--{option} {value} cannot change what {directory} is called; leave it out with --resume")
-    if options.distractors not in (None, run.distractors):
-        raise ConfigError(f"{directory} has --distractors {run.distractors}, not {options.distractors}; leave it out")
-    for name, value in options.given.items():
-        if name != "steps" and value != getattr(config, name):
-            raise ConfigError(f"{directory} has {flag(name)} {getattr(config, name)}, not {value}; leave it out to resume")
-    steps = options.given.get("steps", config.steps)
+
+    def read(saved: dict[str, Any]) -> tuple[str, int, Config]:
+        environment, distractors = saved["environment"], saved["distractors"]
+        return environment, distractors, Config.from_json(saved["config"]).resolve(noisy=distractors > 0)
+
+    directory, (environment, distractors, config) = saved_run(str(options.resume), options.name, options.logdir, FORMAT, read)
+    if options.env not in (None, environment):
+        raise ConfigError(f"{directory} is a run on {environment}; resume it with that environment's agent")
+    if options.distractors not in (None, distractors):
+        raise ConfigError(f"{directory} has --distractors {distractors}, not {options.distractors}; leave it out")
+    given = dict(options.given)
+    steps = given.pop("steps", config.steps)
+    check_same(directory, given, config)
     if steps < config.steps:
         raise ConfigError(f"--steps {steps} is less than the {config.steps} of {directory}; give more to extend it")
-    config = dataclasses.replace(config, steps=steps).resolve(noisy=run.distractors > 0)
+    config = dataclasses.replace(config, steps=steps).resolve(noisy=distractors > 0)
     if not any((directory / "checkpoints" / "state").glob("[0-9]*")):
         raise ConfigError(f"{directory} holds no checkpoint, so it ended before it began; start it again without --resume")
-    return dataclasses.replace(run, config=config)
-
-
-def _name(environment: str, distractors: int, config: Config, given: dict[str, Any]) -> str:
-    parts = [environment.lower(), f"d{distractors}", config.method, f"{config.steps}steps",
-             f"seeds{config.seed}-{config.seed + config.seeds - 1}"]  # fmt: skip
-    said = {"method", "steps", "seed", "seeds"}
-    parts += [f"{name.replace('_', '-')}-{value}" for name, value in sorted(given.items()) if name not in said]
-    return "_".join(parts).replace("/", "-").replace(":", "-").replace(" ", "")[:150]
+    return Run(environment, distractors, config, directory, resumed=True)

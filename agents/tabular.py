@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mbrl_taskmet.config import ConfigError
+from mbrl_taskmet.command import Parser, check_counts, command
 from mbrl_taskmet.implicit import implicit_vjp
 from mbrl_taskmet.linear_solve import Dense
 from mbrl_taskmet.values import soft_value
@@ -139,19 +139,19 @@ def table(returns: dict[str, np.ndarray]) -> str:
     return "\n".join(lines).replace("| -", "| −")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the study and print its table."""
-    parser = argparse.ArgumentParser(prog="python -m agents.tabular", description="OMD's exact tabular study.")
+def read(argv: list[str] | None, parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options of `parser` and the size of the study; ConfigError if that is below 1."""
     parser.add_argument("--seeds", type=int, default=10, help="number of random starts (default: 10)")
     parser.add_argument("--steps", type=int, default=10_000, help="Adam steps (default: 10000)")
     options = parser.parse_args(argv)
-    try:
-        for name in ("seeds", "steps"):
-            if getattr(options, name) < 1:
-                raise ConfigError(f"--{name} is {getattr(options, name)}; give 1 or more")
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    check_counts(options, "seeds", "steps")
+    return options
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the study and print its table."""
+    options = read(argv, Parser(prog="python -m agents.tabular", description="OMD's exact tabular study."))
     print(table(study(options.seeds, options.steps)))
     return 0
 

@@ -42,6 +42,7 @@ class Config:
     risk: str | None = option(None, "right zᵀQz, or published ‖Lz‖² (portfolio)", choices=("right", "published"))
     lodl_std: float | None = option(None, "spread of the sampled predictions around the truth (lodl)")
     lodl_samples: int | None = option(None, "sampled predictions that an instance's loss is fitted to (lodl)")
+    x64: bool = option(False, "compute in float64")
 
     def check(self) -> Config:
         """This configuration.
@@ -54,7 +55,7 @@ class Config:
             if choices and value is not None and value not in choices:
                 raise ConfigError(f"{flag(field.name)} {value!r} is unknown; did you mean {nearest(str(value), choices)!r}? "
                                   f"There are {', '.join(choices)}")  # fmt: skip
-            if isinstance(value, int) and value < (0 if field.name == "seed" else 1):
+            if type(value) is int and value < (0 if field.name == "seed" else 1):
                 raise ConfigError(f"{flag(field.name)} is {value}; give {0 if field.name == 'seed' else 1} or more")
         if self.seed >= 2**31:
             raise ConfigError(f"--seed is {self.seed}; give one under {2**31}, for random keys take 31 bits")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mbrl_taskmet.plotting import save
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -34,7 +36,7 @@ def draw_predictions(learned: dict[str, Arrays], path: Path) -> None:
     axes[-1].set_xlabel("x")
     for axis in axes:
         axis.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_ellipses(learned: Arrays, path: Path, runs: int = 4) -> None:
@@ -59,10 +61,4 @@ def draw_ellipses(learned: Arrays, path: Path, runs: int = 4) -> None:
         )
         axis.grid(alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize="small", loc="outside lower center", ncols=7)
-    _save(figure, path)
-
-
-def _save(figure: object, path: Path) -> None:
-    aside = path.with_suffix(".part.png")
-    figure.savefig(aside, dpi=120)  # type: ignore[attr-defined]
-    aside.replace(path)
+    save(figure, path)

@@ -26,7 +26,54 @@ from mbrl_taskmet.config import ConfigError
 from mbrl_taskmet.replay import Replay
 from mbrl_taskmet.training import Carry, Trainer
 
+PyTree = Any
 _CHECKSUM = "crc32"
+
+
+class Snapshots:
+    """Checkpoints of a pytree of host arrays, by step; the last `keep` are kept.
+
+    Args:
+        directory: where they are, created if need be.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2):
+        import orbax.checkpoint as ocp  # here, because importing it takes long
+
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+        self._directory, self._args = directory.absolute(), ocp.args
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints there are."""
+        return list(self._manager.all_steps())
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, tree: PyTree) -> None:
+        """Write `tree` as it is after `step`."""
+        if step != self.latest:
+            self._manager.save(step, args=self._args.StandardSave(_with_checksum(_named(tree))))
+
+    def restore(self, like: PyTree) -> tuple[int, PyTree]:
+        """The newest checkpoint: (its step, a pytree with the structure, shapes and types of `like`).
+
+        Raises:
+            ConfigError: it is damaged, or belongs to another configuration.
+        """
+        step = self.latest
+        saved = _read(f"the checkpoint at step {step}", f"remove {self._directory / str(step)} to go on from the one before",
+                      lambda: self._manager.restore(step, args=self._args.StandardRestore()))  # fmt: skip
+        names = _named(like)
+        for name, leaf in names.items():
+            if name not in saved or saved[name].shape != leaf.shape or saved[name].dtype != leaf.dtype:
+                raise ConfigError(f"the checkpoint in {self._directory} does not fit its configuration at {name}; "
+                                  "resume it with the config.json it was written with")  # fmt: skip
+        return int(step or 0), jax.tree.unflatten(jax.tree.structure(like), [saved[name] for name in names])
 
 
 class Checkpoints:
@@ -40,21 +87,15 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, trainer: Trainer, share: float = 0.03, keep: int = 3):
-        import orbax.checkpoint as ocp  # here, because importing it takes long
+        import orbax.checkpoint as ocp
 
         self._trainer, self._share = trainer, share
         self._blocks = directory.absolute() / "replay"
         self._blocks.mkdir(parents=True, exist_ok=True)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(directory.absolute() / "state", options=options)
-        self._saved_steps = [int(block.name.split("-")[1]) for block in self._find_blocks()]
-        self._args, self._checkpointer = ocp.args, ocp.StandardCheckpointer()
+        self._state = Snapshots(directory / "state", keep)
+        self._saved_steps = [_span(block)[1] for block in self._find_blocks()]
+        self._checkpointer = ocp.StandardCheckpointer()
         self._cost, self._last = 0.0, time.monotonic()
-
-    @property
-    def latest(self) -> int | None:
-        """The environment step of the newest checkpoint, or None."""
-        return self._manager.latest_step()
 
     def due(self) -> bool:
         """Whether enough time has passed since the last checkpoint to pay for another."""
@@ -62,7 +103,7 @@ class Checkpoints:
 
     def save(self, step: int, carry: Carry) -> None:
         """Write the carry after `step` environment steps, and the replay's rows since the last checkpoint."""
-        if step == self.latest:
+        if step == self._state.latest:
             return
         begin = time.monotonic()
         rows = carry.replay.reward.shape[1]
@@ -71,8 +112,8 @@ class Checkpoints:
             if first < step:
                 block = _rows(carry.replay, jnp.arange(first, step) % rows)
                 arrays = {name: array for name, array in block._asdict().items() if array is not None}
-                self._write_block(f"{first}-{step}", self._to_host(arrays))
-            self._manager.save(step, args=self._args.StandardSave(self._to_host(_named(_without_replay(carry))[0])))
+                self._write_block(f"{first}-{step}", _with_checksum(self._to_host(arrays)))
+            self._state.save(step, self._to_host(_without_replay(carry)))
         self._drop_blocks(step, rows)
         self._last = time.monotonic()
         self._cost = self._last - begin
@@ -83,22 +124,13 @@ class Checkpoints:
         Raises:
             ConfigError: there is none, it is damaged, or it belongs to another configuration.
         """
-        step = self.latest
-        if step is None:
+        if self._state.latest is None:
             raise ConfigError(f"{self._blocks.parent} holds no checkpoint; give the directory of a run to --resume")
-        mend = f"remove {self._blocks.parent / 'state' / str(step)} to go on from the one before"
-        saved = _read(
-            f"the checkpoint at step {step}", mend, lambda: self._manager.restore(step, args=self._args.StandardRestore())
-        )
         with jax.enable_x64(self._trainer.config.x64):
             carry = self._trainer.init()
-            names, structure = _named(_without_replay(carry))
-            seeds = self._trainer.config.seeds
-            for name, like in names.items():
-                if name not in saved or saved[name].shape != (seeds, *like.shape[1:]) or saved[name].dtype != like.dtype:
-                    raise ConfigError(f"the checkpoint in {self._blocks.parent} does not fit its configuration at {name}; "
-                                      "resume it with the config.json it was written with")  # fmt: skip
-            restored = _unnamed(structure, [self._to_device(saved[name]) for name in names])
+            step, saved = self._state.restore(self._to_host(_without_replay(carry)))
+            placed, like = jax.tree.map(self._to_device, saved), _without_replay(carry)
+            restored = jax.tree.map(lambda x, old: jax.random.wrap_key_data(x) if _is_key(old) else x, placed, like)
             memory = self._fill(carry.replay, restored.observation, step)
         for block in self._find_blocks():
             if _span(block)[1] > step:
@@ -129,9 +161,10 @@ class Checkpoints:
         current = jax.jit(jax.vmap(replay.set_observation, in_axes=(0, None, 0)), donate_argnums=0)
         return jax.device_put(current(memory, jnp.int32(step), observation), self._trainer.sharding)
 
-    def _to_host(self, arrays: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-        host = {name: np.asarray(array)[: self._trainer.config.seeds] for name, array in arrays.items()}
-        return host | {_CHECKSUM: np.array([_checksum(host)], np.uint32)}
+    def _to_host(self, tree: PyTree) -> PyTree:
+        """The leaves without the seeds that fill up a device, random keys as the integers they are."""
+        seeds = self._trainer.config.seeds
+        return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if _is_key(x) else x)[:seeds], tree)
 
     def _to_device(self, array: np.ndarray) -> jax.Array:
         filling = [(0, self._trainer.padded_seeds - array.shape[0])] + [(0, 0)] * (array.ndim - 1)
@@ -148,7 +181,7 @@ class Checkpoints:
 
     def _drop_blocks(self, step: int, rows: int) -> None:
         """Remove the blocks that no kept checkpoint needs any more."""
-        oldest = min([*self._manager.all_steps(), step])
+        oldest = min([*self._state.steps, step])
         for block in self._find_blocks():
             if _span(block)[1] <= oldest - rows + 1:
                 shutil.rmtree(block)
@@ -165,6 +198,10 @@ def _read(what: str, mend: str, read: Callable[[], dict[str, np.ndarray]]) -> di
     if int(checksum[0]) != _checksum(arrays):
         raise ConfigError(f"{what} is damaged (its checksum differs); {mend}")
     return arrays
+
+
+def _with_checksum(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return arrays | {_CHECKSUM: np.array([_checksum(arrays)], np.uint32)}
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> int:
@@ -196,57 +233,6 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _named(carry: Any) -> tuple[dict[str, jax.Array], Any]:
-    """Leaves by their path, random keys as the integers they are, and what `_unnamed` needs to undo it."""
-    paths, structure = jax.tree_util.tree_flatten_with_path(carry)
-    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
-    keys = [_is_key(leaf) for leaf in leaves.values()]
-    return {n: jax.random.key_data(x) if _is_key(x) else x for n, x in leaves.items()}, (structure, keys)
-
-
-def _unnamed(structure: Any, leaves: list[jax.Array]) -> Any:
-    tree, keys = structure
-    return jax.tree.unflatten(tree, [jax.random.wrap_key_data(x) if key else x for x, key in zip(leaves, keys, strict=True)])
-
-
-class Snapshots:
-    """Checkpoints of a pytree of arrays without a replay, by step; the last `keep` are kept.
-
-    Args:
-        directory: where they are, created if need be.
-    """
-
-    def __init__(self, directory: Path, keep: int = 2):
-        import orbax.checkpoint as ocp
-
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
-        self._directory, self._args = directory.absolute(), ocp.args
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
-
-    @property
-    def latest(self) -> int | None:
-        """The step of the newest checkpoint, or None."""
-        return self._manager.latest_step()
-
-    def save(self, step: int, tree: Any) -> None:
-        """Write `tree` as it is after `step`."""
-        if step == self.latest:
-            return
-        host = {name: np.asarray(leaf) for name, leaf in _named(tree)[0].items()}
-        self._manager.save(step, args=self._args.StandardSave(host | {_CHECKSUM: np.array([_checksum(host)], np.uint32)}))
-
-    def restore(self, like: Any) -> tuple[int, Any]:
-        """The newest checkpoint: (its step, a pytree on the host with the structure and shapes of `like`).
-
-        Raises:
-            ConfigError: it is damaged, or belongs to another configuration.
-        """
-        step = self.latest
-        names, structure = _named(like)
-        saved = _read(f"the checkpoint at step {step}", f"remove {self._directory / str(step)} to go on from the one before",
-                      lambda: self._manager.restore(step, args=self._args.StandardRestore()))  # fmt: skip
-        for name, leaf in names.items():
-            if name not in saved or saved[name].shape != leaf.shape or saved[name].dtype != leaf.dtype:
-                raise ConfigError(f"the checkpoint in {self._directory} does not fit its configuration at {name}; "
-                                  "resume it with the config.json it was written with")  # fmt: skip
-        return int(step or 0), _unnamed(structure, [jnp.asarray(saved[name]) for name in names])
+def _named(tree: PyTree) -> dict[str, Any]:
+    """Leaves by their path."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}

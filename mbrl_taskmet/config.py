@@ -7,13 +7,14 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 # Names only, so that `--help` need not import JAX; tests hold them against the code that they name.
 PRESETS = ("default", "paper", "paper-code")
 METHODS = ("mle", "omd", "taskmet", "vep", "vagram", "itervaml", "model_free")
-KINDS = ("scalar", "diagonal", "full")
-INPUTS = ("none", "state", "state_action")
+Kind = Literal["scalar", "diagonal", "full"]
+Input = Literal["none", "state", "state_action"]
+KINDS, INPUTS = get_args(Kind), get_args(Input)
 SOLVERS = {  # iterations and damping unless told otherwise
     "identity": (0, 0.0), "cg": (10, 0.0), "normal_cg": (10, 0.0), "minres": (5, 0.0), "gauss_newton": (5, 1e-3),
     "dense": (0, 0.0), "neumann": (10, 0.0),

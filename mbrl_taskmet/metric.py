@@ -11,18 +11,15 @@ A metric of one sample is an array of shape () for a scalar, (n,) for a diagonal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from mbrl_taskmet.config import Input, Kind
 from mbrl_taskmet.networks import MLP, UniformMLP, apply
 
 PyTree = Any
-Kind = Literal["scalar", "diagonal", "full"]
-Input = Literal["none", "state", "state_action"]
-KINDS: tuple[Kind, ...] = ("scalar", "diagonal", "full")
-INPUTS: tuple[Input, ...] = ("none", "state", "state_action")
 
 _LEAST = 1e-12  # keeps the norm above 0 where every softplus underflows; its square is still a float32
 _SOFTPLUS_OF_1 = 0.5413248546129181  # log(e − 1): softplus of it is 1

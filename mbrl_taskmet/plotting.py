@@ -76,8 +76,7 @@ def plot_groups(groups: dict[str, Rows], path: Path) -> None:
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
-    save(figure, path)
-    save(figure, path.with_suffix(".svg"))
+    save_both(figure, path)
 
 
 def band(axis: Any, steps: np.ndarray, values: np.ndarray, **style: Any) -> None:
@@ -99,6 +98,12 @@ def save(figure: Any, path: Path) -> None:
     aside = path.with_suffix(f".part{path.suffix}")
     figure.savefig(aside, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
     aside.replace(path)
+
+
+def save_both(figure: Any, path: Path) -> None:
+    """Write the PNG `path`, and an SVG beside it."""
+    save(figure, path)
+    save(figure, path.with_suffix(".svg"))
 
 
 def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:

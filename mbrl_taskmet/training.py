@@ -21,8 +21,8 @@ from mbrl_taskmet.config import Config
 from mbrl_taskmet.evaluation import evaluate
 from mbrl_taskmet.make import make_method
 from mbrl_taskmet.methods import Learner, Method
-from mbrl_taskmet.normalization import Moments, deviation, include, prior
-from mbrl_taskmet.replay import Replay, Transitions
+from mbrl_taskmet.normalization import prior
+from mbrl_taskmet.replay import Replay
 
 if TYPE_CHECKING:
     from envs.base import Environment
@@ -197,20 +197,18 @@ class Trainer:
         config, critic = self.config, self.method.critic
         act_key, env_key, sample_key = jax.random.split(jax.random.fold_in(carry.key, step), 3)
         epsilon = jnp.where(step < config.random_steps, 1.0, config.epsilon)
-        learner = carry.learner
-        action = self.method.act(learner, act_key, carry.observation, epsilon)
+        action = self.method.act(carry.learner, act_key, carry.observation, epsilon)
         env_state, result = self.env.step(env_key, carry.env_state, action)
         memory = replay.add(
             carry.replay, step, critic.encode(action), result.reward, result.terminated, result.next_observation,
             result.observation,
         )  # fmt: skip
         carry = carry._replace(env_state=env_state, observation=result.observation, replay=memory)
-        if isinstance(learner.moments, Moments):
-            learner = learner._replace(moments=include(learner.moments, result.next_observation))
+        learner = carry.learner.observe(result.next_observation)
 
         def learn() -> tuple[Learner, jax.Array]:
             batch = replay.sample(memory, sample_key, step + 1, config.batch_size)
-            updated, info = self.method.update(learner, _normalized(learner, batch), step)
+            updated, info = self.method.update(learner, learner.normalized_batch(batch), step)
             return updated, info.residual
 
         def wait() -> tuple[Learner, jax.Array]:
@@ -224,7 +222,8 @@ class Trainer:
         eval_key, batch_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(carry.key, step), 1))
 
         def diagnose(key: jax.Array) -> dict[str, jax.Array | None]:
-            return self._diagnose(learner, replay.sample(carry.replay, key, step, self.config.batch_size))
+            batch = replay.sample(carry.replay, key, step, self.config.batch_size)
+            return self.method.diagnose(learner, batch, len(self.env.state_names))
 
         # One batch after the other: they need the memory of one.
         figures = jax.lax.map(diagnose, jax.random.split(batch_key, DIAGNOSTIC_BATCHES))
@@ -235,26 +234,6 @@ class Trainer:
             failed_part=carry.failed_part,
             **jax.tree.map(lambda figure: jnp.mean(figure, axis=0), figures),
         )
-
-    def _diagnose(self, learner: Learner, batch: Transitions) -> dict[str, jax.Array | None]:
-        method, batch = self.method, _normalized(learner, batch)
-        squared = jnp.mean(method.prediction_error(learner.model.params.dynamics, batch) ** 2, axis=0)
-        if isinstance(learner.moments, Moments):
-            squared = squared * deviation(learner.moments) ** 2  # in the environment's own units
-        imagined = method.imagine(learner.model.params, batch)
-        return {
-            "model_mse": jnp.sum(squared),
-            "model_mse_state": jnp.sum(squared[: len(self.env.state_names)]),
-            "task_loss": method.critic.loss(learner.critic.params, learner.target_params, batch),
-            "q_loss": method.critic.loss(learner.critic.params, learner.target_params, imagined),
-            "metric_diagonal": method.metric_diagonal(learner, batch),
-        }
-
-
-def _normalized(learner: Learner, batch: Transitions) -> Transitions:
-    return batch._replace(
-        observation=learner.normalized(batch.observation), next_observation=learner.normalized(batch.next_observation)
-    )
 
 
 def _keep_finite(carry: Carry, learner: Learner, step: jax.Array) -> Carry:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.plotting import STYLES, band, curve, save
+from mbrl_taskmet.plotting import STYLES, band, curve, save_both
 from runs.experiment import Experiment, Results, Setting, main, read_published
 
 UNITS = (3, 1, 2, 4, 8, 16, 32)
@@ -40,8 +40,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         axes[1, column].set_xlabel("environment steps")
         axes[1, column].locator_params(axis="x", nbins=5)
     axes[0, 1].set_yscale("log")
-    for ending in ("png", "svg"):
-        save(figure, output / f"figure8.{ending}")
+    save_both(figure, output / "figure8.png")
     _draw_units(results, output)
 
 
@@ -65,15 +64,16 @@ def _draw_units(results: Results, output: Path) -> None:
         points = {units: final_returns(results.get(f"{method}-{units}", [])) for units in sorted(UNITS)}
         points = {units: final for units, final in points.items() if len(final)}
         if points:
-            errors = [standard_error(final) if len(final) > 1 else 0.0 for final in points.values()]
-            axis.errorbar(list(points), [final.mean() for final in points.values()], errors, capsize=3, label=name, **style)
+            centers, errors = (
+                [f(final) for final in points.values()] for f in (np.mean, standard_error)
+            )  # no bar for one seed
+            axis.errorbar(list(points), centers, errors, capsize=3, label=name, **style)
     axis.set(xlabel="hidden units of the model", ylabel="final return, mean ± standard error", xscale="log", ylim=(0, 520))
     axis.set_xticks(sorted(UNITS), [str(units) for units in sorted(UNITS)])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
-    for ending in ("png", "svg"):
-        save(figure, output / f"units.{ending}")
+    save_both(figure, output / "units.png")
 
 
 PUBLISHED_3 = {"taskmet": "412 ± 25", "omd": "320 ± 50", "mle": "166 ± 44"}  # at 200 000 steps

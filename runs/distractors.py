@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mbrl_taskmet.config import METHODS
-from mbrl_taskmet.plotting import STYLES, save
+from mbrl_taskmet.plotting import STYLES, save_both
 from mbrl_taskmet.statistics import standard_error
 from runs.experiment import Experiment, Results, Setting, final_returns, main, read_published
 
@@ -45,7 +45,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         for count in COUNTS:
             final = final_returns(results.get(f"{method}-{count}", []))
             if len(final):
-                ours[count] = (float(final.mean()), standard_error(final) if len(final) > 1 else 0.0)
+                ours[count] = (float(final.mean()), standard_error(final))  # NaN, and so no bar, for one seed
         for axis, points in ((left, theirs), (right, ours)):
             if points:
                 centers, errors = zip(*points.values(), strict=True)
@@ -57,8 +57,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     left.set_ylabel("final return, mean ± standard error")
-    for ending in ("png", "svg"):
-        save(figure, output / f"figure6.{ending}")
+    save_both(figure, output / "figure6.png")
     _draw_metric(results, output)
 
 
@@ -88,8 +87,7 @@ def _draw_metric(results: Results, output: Path) -> None:
     axis.grid(alpha=0.3)
     if drawn:
         axis.legend(fontsize="small")
-    for ending in ("png", "svg"):
-        save(figure, output / f"figure7.{ending}")
+    save_both(figure, output / "figure7.png")
 
 
 def _setting(method: str, count: int) -> Setting:

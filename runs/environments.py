@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mbrl_taskmet.plotting import STYLES, band, curve, save
+from mbrl_taskmet.plotting import STYLES, band, curve, save_both
 from runs.experiment import Experiment, Results, Setting, main
 
 ENVIRONMENTS = ("Acrobot-v1", "MountainCar-v0", "Catch-bsuite", "FourRooms-misc")
@@ -40,8 +40,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("environment steps")
     axes[0, 0].legend(fontsize="small")
-    for ending in ("png", "svg"):
-        save(figure, output / f"figure.{ending}")
+    save_both(figure, output / "figure.png")
 
 
 EXPERIMENT = Experiment(

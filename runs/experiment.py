@@ -13,14 +13,12 @@ Flags that an experiment does not know go to the agents' command: `python -m run
 
 from __future__ import annotations
 
-import argparse
 import csv
 import fnmatch
 import gzip
 import io
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -31,6 +29,7 @@ import numpy as np
 
 from agents.command import main as agent
 from agents.options import parse
+from mbrl_taskmet.command import Parser, check_counts, command
 from mbrl_taskmet.config import Config, ConfigError, flag
 from mbrl_taskmet.statistics import iqm, mean, probability_of_improvement, standard_error, stratified_ci95
 
@@ -73,10 +72,10 @@ class Experiment:
     seeds: int = 10
 
 
+@command
 def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     """Run what is missing, then write the table and the pictures. 2 for bad input, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog=f"python -m runs.{experiment.name}", allow_abbrev=False,
-                                     epilog="Other flags go to the agents' command.")  # fmt: skip
+    parser = Parser(prog=f"python -m runs.{experiment.name}", epilog="Other flags go to the agents' command.")
     parser.add_argument("--seeds", type=int, default=experiment.seeds, help="seeds of every setting (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="number of the first one (default: 0)")
     parser.add_argument("--steps", type=int, default=experiment.steps, help="environment steps (default: %(default)s)")
@@ -87,27 +86,21 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
                         help="where the blocks are (default: %(default)s)")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR", help="where table and pictures go (default: the logdir)")
     options, extra = parser.parse_known_args(argv)
-    try:
-        for name in ("seeds", "steps", "block"):
-            if getattr(options, name) < 1:
-                raise ConfigError(f"--{name} is {getattr(options, name)}; give 1 or more")
-        settings = _chosen(experiment, options.only)
-        seeds = range(options.first_seed, options.first_seed + options.seeds)
-        for setting in () if options.report else settings:
-            code = _run(setting, options.logdir / setting.name, seeds, options.steps, options.block, extra)
-            if code:
-                return code
-        results = {s.name: _rows(options.logdir / s.name, seeds, options.steps) for s in settings}
-        results = {name: rows for name, rows in results.items() if rows}
-        if not results:
-            raise ConfigError(f"{options.logdir} holds no evaluation; leave --report out to make some")
-        output = options.output or options.logdir
-        output.mkdir(parents=True, exist_ok=True)
-        report(settings, results, output, options.logdir)
-        experiment.draw(results, output, options.logdir)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    check_counts(options, "seeds", "steps", "block")
+    settings = _chosen(experiment, options.only)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    for setting in () if options.report else settings:
+        code = _run(setting, options.logdir / setting.name, seeds, options.steps, options.block, extra)
+        if code:
+            return code
+    results = {s.name: _rows(options.logdir / s.name, seeds, options.steps) for s in settings}
+    results = {name: rows for name, rows in results.items() if rows}
+    if not results:
+        raise ConfigError(f"{options.logdir} holds no evaluation; leave --report out to make some")
+    output = options.output or options.logdir
+    output.mkdir(parents=True, exist_ok=True)
+    report(settings, results, output, options.logdir)
+    experiment.draw(results, output, options.logdir)
     print((output / "table.md").read_text(encoding="utf-8"))
     return 0
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.plotting import STYLES, save
+from mbrl_taskmet.plotting import STYLES, save_both
 from runs.experiment import Experiment, Results, Setting, final_returns, main
 
 DISTRACTORS = 64
@@ -128,8 +128,7 @@ def _draw(results: Results, lines: dict[str, tuple[int, float, float, float, flo
     for axis in axes:
         axis.set(xlabel="ms per metric gradient", xscale="log")
         axis.grid(alpha=0.3)
-    for ending in ("png", "svg"):
-        save(figure, output / f"figure.{ending}")
+    save_both(figure, output / "figure.png")
 
 
 EXPERIMENT = Experiment(

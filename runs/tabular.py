@@ -5,29 +5,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from agents.tabular import BOUNDS, PUBLISHED, study, table
-from mbrl_taskmet.plotting import STYLES, band, save
+from agents.tabular import BOUNDS, PUBLISHED, read, study, table
+from mbrl_taskmet.command import Parser, command
+from mbrl_taskmet.plotting import STYLES, band, save_both
+from mbrl_taskmet.versions import environment
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Run the study; write table, picture and the returns of every seed."""
-    parser = argparse.ArgumentParser(prog="python -m runs.tabular", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser = Parser(prog="python -m runs.tabular", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/logs/tabular"), metavar="DIR")
-    options = parser.parse_args(argv)
-    if options.seeds < 1 or options.steps < 1:
-        print("error: --seeds and --steps take 1 or more", file=sys.stderr)
-        return 2
+    options = read(argv, parser)
     begin = time.monotonic()
     returns = study(options.seeds, options.steps)
     seconds = time.monotonic() - begin
@@ -35,11 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     text = table(returns)
     (options.output / "table.md").write_text(text + "\n", encoding="utf-8")
     _draw(returns, options.output)
-    import jax
-
     record = {
         "seeds": options.seeds, "steps": options.steps, "bounds": BOUNDS, "wall_seconds": round(seconds, 1),
-        "device": jax.devices()[0].device_kind, "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        **environment(),
         "returns": {method: np.round(values, 6).tolist() for method, values in returns.items()},
     }  # fmt: skip
     (options.output / "runs.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -58,8 +52,7 @@ def _draw(returns: dict[str, np.ndarray], output: Path) -> None:
     axis.set(xlabel="bound B on the norm of the model", ylabel="return, exact")
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
-    for ending in ("png", "svg"):
-        save(figure, output / f"figure.{ending}")
+    save_both(figure, output / "figure.png")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import optax
 
 from mbrl_taskmet.critics import SoftQ
 from mbrl_taskmet.networks import Model, ModelParams
-from mbrl_taskmet.normalization import Moments, normalize
+from mbrl_taskmet.normalization import Moments, deviation, include, normalize
 from mbrl_taskmet.replay import Transitions
 
 PyTree = Any
@@ -36,7 +36,22 @@ class Learner(NamedTuple):
 
     def normalized(self, observation: jax.Array) -> jax.Array:
         """An environment's observation (..., n) as the networks see it."""
-        return normalize(self.moments, observation) if isinstance(self.moments, Moments) else observation
+        return normalize(self.moments, observation) if self.moments else observation
+
+    @property
+    def scale(self) -> jax.Array | float:
+        """The units (n,) of a normalised observation, in the environment's."""
+        return deviation(self.moments) if self.moments else 1.0
+
+    def observe(self, observation: jax.Array) -> Learner:
+        """The learner after one more observation (n,) of the environment."""
+        return self._replace(moments=include(self.moments, observation)) if self.moments else self
+
+    def normalized_batch(self, batch: Transitions) -> Transitions:
+        """A batch of the replay as the networks see it."""
+        return batch._replace(
+            observation=self.normalized(batch.observation), next_observation=self.normalized(batch.next_observation)
+        )
 
 
 class Info(NamedTuple):
@@ -92,6 +107,19 @@ class Method:
         """The mean over the batch of Λ's diagonal (n,), or None for a method without a metric."""
         del learner, batch
         return None
+
+    def diagnose(self, learner: Learner, batch: Transitions, state_size: int) -> dict[str, jax.Array | None]:
+        """What a report says of a batch of the replay, by the names in `Report`; `state_size` dimensions are real."""
+        batch = learner.normalized_batch(batch)
+        squared = jnp.mean(self.prediction_error(learner.model.params.dynamics, batch) ** 2, axis=0) * learner.scale**2
+        imagined = self.imagine(learner.model.params, batch)
+        return {
+            "model_mse": jnp.sum(squared),
+            "model_mse_state": jnp.sum(squared[:state_size]),
+            "task_loss": self.critic.loss(learner.critic.params, learner.target_params, batch),
+            "q_loss": self.critic.loss(learner.critic.params, learner.target_params, imagined),
+            "metric_diagonal": self.metric_diagonal(learner, batch),
+        }
 
     def imagine(self, params: ModelParams, batch: Transitions) -> Transitions:
         """The batch with the model's reward and next observation; terminations stay the data's."""

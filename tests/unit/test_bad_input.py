@@ -222,20 +222,6 @@ def test_resuming_from_a_truncated_checkpoint_is_refused(refused: Refused, direc
     assert f"remove {state} to go on from the one before" in error
 
 
-def test_help_answers_without_starting_jax() -> None:
-    script = """
-import runpy, sys
-sys.argv = ["agents.cartpole", "--help"]
-try:
-    runpy.run_module("agents.cartpole", run_name="__main__")
-except SystemExit as end:
-    print("exit", end.code, sorted({"jax", "gymnax", "flax", "orbax"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
-    assert done.stdout.endswith("exit 0 []\n"), done.stderr
-    assert "usage: python -m agents.cartpole" in done.stdout and "--metric-warmup N" in done.stdout
-
-
 def test_the_command_itself_exits_with_2() -> None:
     done = subprocess.run([sys.executable, "-m", "agents.cartpole", "--steps", "0"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: --steps is 0; give 1 or more\n")

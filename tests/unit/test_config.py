@@ -12,14 +12,12 @@ from mbrl_taskmet import config as names
 from mbrl_taskmet.config import Config, ConfigError
 from mbrl_taskmet.linear_solve import SOLVERS, Solver
 from mbrl_taskmet.methods import METHODS
-from mbrl_taskmet.metric import INPUTS, KINDS
 
 EVERY = [(method, preset, noisy) for method in METHODS for preset in names.PRESETS for noisy in (True, False)]
 
 
 def test_the_names_in_the_configuration_are_those_of_the_code() -> None:
     assert (tuple(METHODS), tuple(SOLVERS)) == (names.METHODS, tuple(names.SOLVERS))
-    assert (KINDS, INPUTS) == (names.KINDS, names.INPUTS)
 
 
 @pytest.mark.parametrize("name", SOLVERS)

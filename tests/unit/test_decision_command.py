@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -167,15 +166,36 @@ def test_a_run_leaves_its_files_and_an_interrupted_one_ends_the_same(
     assert not (cut / "cubic-taskmet" / "metrics.jsonl").exists()
 
 
-def test_help_answers_without_starting_jax() -> None:
-    script = """
-import runpy, sys
-sys.argv = ["decision_tasks", "--help"]
-try:
-    runpy.run_module("decision_tasks", run_name="__main__")
-except SystemExit as end:
-    print("exit", end.code, sorted({"jax", "flax", "orbax"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
-    assert done.stdout.endswith("exit 0 []\n"), done.stderr
-    assert "usage: python -m decision_tasks" in done.stdout
+@pytest.mark.parametrize(
+    ("saved", "sentence"),
+    [
+        ({"format": 2}, "is of format 2, from newer code than this; update to resume it"),
+        ({"format": 0}, "is damaged or from newer code (ValueError: there is no format 0)"),
+        ({}, "is damaged or from newer code (KeyError: 'format')"),
+        ({"format": 1, "config": {"attention": True}}, "is damaged or from newer code (TypeError"),
+    ],
+)
+def test_a_run_of_another_format_is_not_resumed(
+    saved: dict[str, Any], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"config": {}, **saved}))
+    assert main(["--resume", str(tmp_path)]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(f"error: {tmp_path / 'config.json'} {sentence}") and output.err.count("\n") == 1
+
+
+def test_a_run_in_float64_trains_parameters_in_float64_and_goes_on_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from decision_tasks import report
+
+    learned, carries = report.learned, []
+    monkeypatch.setattr(report, "learned", lambda trainer, result: carries.append(result.carry) or learned(trainer, result))
+    tiny = ["--datasets", "1", "--seeds", "1", "--train", "20", "--validation", "5", "--test", "5", "--steps", "100"]
+    assert main([*tiny, "--method", "mse", "--x64", "--logdir", str(tmp_path), "--name", "wide"]) == 0
+    floats = {leaf.dtype for leaf in jax.tree.leaves(carries) if np.issubdtype(leaf.dtype, np.floating)}
+    assert floats == {np.dtype(np.float64)} and jax.tree.leaves(carries[0].best_params)
+    assert not jax.config.jax_enable_x64
+    assert json.loads((tmp_path / "wide" / "config.json").read_text())["config"]["x64"] is True
+    assert main(["--resume", str(tmp_path / "wide"), "--no-x64"]) == 2
+    assert "has --x64 True, not False; leave it out to resume" in capsys.readouterr().err

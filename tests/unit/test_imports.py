@@ -1,8 +1,10 @@
-"""Imports go one way: mbrl_taskmet ← envs ← agents ← runs."""
+"""Imports go one way: mbrl_taskmet ← envs ← agents ← runs; and --help waits for none that takes long."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,3 +59,18 @@ def test_a_module_imports_only_what_is_below_it(path: Path) -> None:
 def test_every_package_is_looked_at() -> None:
     for package in ("mbrl_taskmet", "envs", "decision_tasks", "agents"):
         assert any(path.is_relative_to(ROOT / package) for path in FILES)
+
+
+@pytest.mark.parametrize(("module", "flag"), [("agents.cartpole", "--metric-warmup N"), ("decision_tasks", "--datasets N")])
+def test_help_answers_without_starting_jax(module: str, flag: str) -> None:
+    script = f"""
+import runpy, sys
+sys.argv = ["{module}", "--help"]
+try:
+    runpy.run_module("{module}", run_name="__main__")
+except SystemExit as end:
+    print("exit", end.code, sorted({{"jax", "gymnax", "flax", "orbax"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("exit 0 []\n"), done.stderr
+    assert f"usage: python -m {module}" in done.stdout and flag in done.stdout

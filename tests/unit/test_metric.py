@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.metric import INPUTS, KINDS, Input, Kind, Metric
+from mbrl_taskmet.config import INPUTS, KINDS, Input, Kind
+from mbrl_taskmet.metric import Metric
 
 N, M, BATCH = 4, 2, 5
 OBSERVATION = jnp.array(np.random.default_rng(0).normal(size=(BATCH, N)), dtype=jnp.float32)

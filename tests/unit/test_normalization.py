@@ -74,4 +74,4 @@ def test_the_model_error_is_in_the_environments_own_units() -> None:
     predicted = predicted * deviation(learner.moments) + learner.moments.mean
     by_hand = np.mean(np.sum((predicted - batch.next_observation) ** 2, axis=-1))
     # float32, with terms of order 1 that are added and taken away again
-    np.testing.assert_allclose(trainer._diagnose(learner, batch)["model_mse"], by_hand, rtol=1e-4)
+    np.testing.assert_allclose(trainer.method.diagnose(learner, batch, 1)["model_mse"], by_hand, rtol=1e-4)
