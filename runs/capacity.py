@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from mbrl_taskmet.plotting import STYLES, band, curve, save_both
-from runs.experiment import Experiment, Results, Setting, main, read_published
+from mbrl_taskmet.statistics import standard_error
+from runs.experiment import LAST, Experiment, Results, Setting, final_returns, main, read_published
 
 UNITS = (3, 1, 2, 4, 8, 16, 32)
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet"}
@@ -32,7 +33,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
             _published_band(axes[0, column], theirs, name, style)
             rows = results.get(f"{method}-3", [])
             if rows:
-                band(axes[1, column], *curve(rows, ours), label=name, **style)
+                band(axes[1, column], *_averaged(*curve(rows, ours)), label=name, **style)
         for axis, source in zip(axes[:, column], ("published", "this library"), strict=True):
             axis.set(title=f"{source}, 3 hidden units", ylabel=label)
             axis.grid(alpha=0.3)
@@ -42,6 +43,12 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     axes[0, 1].set_yscale("log")
     save_both(figure, output / "figure8.png")
     _draw_units(results, output)
+
+
+def _averaged(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A curve (T,), (seeds, T) as the published ones are drawn: the mean of each evaluation and the nine before it."""
+    window = min(LAST, len(steps))
+    return steps[window - 1 :], np.lib.stride_tricks.sliding_window_view(values, window, axis=1).mean(axis=-1)
 
 
 def _published_band(axis: Any, quantity: str, method: str, style: dict[str, Any]) -> None:
@@ -54,9 +61,6 @@ def _published_band(axis: Any, quantity: str, method: str, style: dict[str, Any]
 
 def _draw_units(results: Results, output: Path) -> None:
     from matplotlib.figure import Figure
-
-    from mbrl_taskmet.statistics import standard_error
-    from runs.experiment import final_returns
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axis = figure.subplots()

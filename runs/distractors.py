@@ -14,12 +14,14 @@ import numpy as np
 from mbrl_taskmet.config import METHODS
 from mbrl_taskmet.plotting import STYLES, save_both
 from mbrl_taskmet.statistics import standard_error
-from runs.experiment import Experiment, Results, Setting, final_returns, main, read_published
+from runs.experiment import Experiment, Results, Rows, Setting, final_returns, main, read_published
+from runs.restored import restored
 
 COUNTS = (16, 32, 64, 128, 256, 512)
 GIVEN: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
 """What a method is given beside its name; `NOTES.md` says how it was chosen."""
 
+REAL = ("cart position", "cart velocity", "pole angle", "pole velocity")
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
          "model_free": "model-free"}  # fmt: skip
 
@@ -58,36 +60,54 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         axis.legend(fontsize="small")
     left.set_ylabel("final return, mean ± standard error")
     save_both(figure, output / "figure6.png")
-    _draw_metric(results, output)
+    _draw_metric(results, output, logdir)
 
 
-def _draw_metric(results: Results, output: Path) -> None:
-    """Figure 7: the final weight of every real dimension, and the range of the distractors', for TaskMet's runs."""
+def _draw_metric(results: Results, output: Path, logdir: Path) -> None:
+    """Figure 7: the final weight of every real dimension, and the range of the distractors', for TaskMet's runs.
+
+    In standard deviations, the units that the metric sees by default, and in the environment's, the published ones.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axis = figure.subplots()
-    names = ("cart_position", "cart_velocity", "pole_angle", "pole_velocity")
-    drawn = False
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    hidden = ""  # a label that begins with _ is not in the legend
     for place, count in enumerate(COUNTS):
         rows = results.get(f"taskmet-{count}", [])
-        final = [row["metric/diagonal"] for row in rows if row["step"] == rows[-1]["step"]]
-        weights = np.array([diagonal for diagonal in final if diagonal and None not in diagonal])
-        if not len(weights):
-            continue
-        center = weights.mean(axis=0)
-        for i, (name, style) in enumerate(zip(names, STYLES, strict=False)):
-            point = {**style, "linestyle": "", "markersize": 8, "label": None if drawn else name.replace("_", " ")}
-            axis.plot(place + 0.12 * (i - 1.5), center[i], **point)
-        axis.fill_between([place - 0.3, place + 0.3], center[4:].min(), center[4:].max(), color="grey", alpha=0.5,
-                          label=None if drawn else "distractors, lowest to highest")  # fmt: skip
-        drawn = True
-    axis.set_xticks(range(len(COUNTS)), [str(count) for count in COUNTS])
-    axis.set(xlabel="distractors", ylabel="weight in the metric, mean over seeds")
-    axis.grid(alpha=0.3)
-    if drawn:
-        axis.legend(fontsize="small")
+        blocks = sorted(path.parent for path in (logdir / f"taskmet-{count}").glob("*/checkpoints"))
+        for axis, weights in zip(axes, _weights(rows, blocks) if rows else (), strict=False):
+            if not len(weights):
+                continue
+            center = weights.mean(axis=0)
+            for i, (name, style) in enumerate(zip(REAL, STYLES, strict=False)):
+                point = {**style, "linestyle": "", "markersize": 8, "label": hidden + name}
+                axis.plot(place + 0.12 * (i - 1.5), center[i], **point)
+            axis.fill_between([place - 0.3, place + 0.3], center[4:].min(), center[4:].max(), color="grey", alpha=0.5,
+                              label=f"{hidden}distractors, lowest to highest")  # fmt: skip
+            hidden = hidden if axis is axes[0] else "_"
+    for axis, units in zip(axes, ("standard deviations", "the environment's units, as published"), strict=True):
+        axis.set_xticks(range(len(COUNTS)), [str(count) for count in COUNTS])
+        axis.set(xlabel="distractors", ylabel="weight in the metric, mean over seeds", title=f"errors in {units}")
+        axis.grid(alpha=0.3)
+    axes[1].set_yscale("log")
+    if hidden:
+        axes[0].legend(fontsize="small")
     save_both(figure, output / "figure7.png")
+
+
+def _weights(rows: Rows, blocks: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Λ's diagonal of every seed at the end, (seeds, n): as the metric sees the errors, and in the environment's units."""
+    final = {row["seed"]: row["metric/diagonal"] for row in rows}  # the last row of each seed is its last evaluation
+    seen, own = [], []
+    for block in blocks:
+        run, _, _, carry = restored(block)
+        scales = np.broadcast_to(carry.learner.scale, (run.config.seeds, len(rows[-1]["metric/diagonal"])))
+        for seed, scale in enumerate(scales, start=run.config.seed):
+            if seed in final and None not in final[seed]:
+                seen.append(np.array(final[seed]))
+                own.append(seen[-1] / scale**2)
+    return np.array(seen), np.array(own)
 
 
 def _setting(method: str, count: int) -> Setting:

@@ -23,6 +23,7 @@ import numpy as np
 
 from mbrl_taskmet.plotting import STYLES, save_both
 from runs.experiment import Experiment, Results, Setting, final_returns, main
+from runs.restored import restored
 
 DISTRACTORS = 64
 BATCHES = 64
@@ -66,22 +67,17 @@ def gradients(block: Path, names: list[str]) -> dict[str, tuple[int, float, floa
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree
 
-    from agents.options import parse
-    from agents.rundir import resumed_run
-    from envs.make import make_environment
     from mbrl_taskmet import replay
-    from mbrl_taskmet.checkpoint import Checkpoints
     from mbrl_taskmet.linear_solve import SOLVERS as KINDS
     from mbrl_taskmet.linear_solve import Minres
-    from mbrl_taskmet.make import make_method
-    from mbrl_taskmet.training import Trainer
 
-    run = resumed_run(parse(None, ["--resume", str(block)]))
-    env = make_environment(run.environment, run.distractors)
-    method: Any = make_method(env, run.config)
-    step, carry = Checkpoints(block / "checkpoints", Trainer(env, method, run.config)).restore()
+    run, method, step, carry = restored(block)
     learner, memory = jax.tree.map(lambda leaf: jnp.asarray(jax.device_get(leaf)[0]), (carry.learner, carry.replay))
-    sample = jax.jit(lambda key: replay.sample(memory, key, jnp.int32(step), run.config.batch_size))
+
+    @jax.jit
+    def sample(key: jax.Array) -> replay.Transitions:
+        return learner.normalized_batch(replay.sample(memory, key, jnp.int32(step), run.config.batch_size))
+
     batches = [sample(key) for key in jax.random.split(jax.random.key(0), BATCHES)]
 
     def measure(solver: Any) -> tuple[int, float, np.ndarray, float]:
