@@ -105,9 +105,9 @@ def instances(prices: jax.Array, train: int, risk: str) -> Data:
     days = jnp.arange(SPANS[-1], prices.shape[0] - RISK_DAYS)
     x = jax.vmap(lambda day: _features(prices, returns, day))(days)
     following = jax.vmap(lambda day: jax.lax.dynamic_slice_in_dim(returns, day, RISK_DAYS))(days)
-    return Data(
-        standardize(x[:train], x, (0, 1)), following[:, 0, :, None], jax.vmap(lambda r: risk_matrix(r, risk))(following)
-    )
+    # One after the other: jaxlib 0.10.2 deadlocks in batched Cholesky factors when several CPU devices make them at once.
+    risks = jax.lax.map(lambda r: risk_matrix(r, risk), following)
+    return Data(standardize(x[:train], x, (0, 1)), following[:, 0, :, None], risks)
 
 
 def risk_matrix(returns: jax.Array, risk: str = "right") -> jax.Array:

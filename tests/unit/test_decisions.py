@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -207,3 +209,15 @@ def test_every_task_reaches_its_optimum_on_the_truth() -> None:
         decided = jax.jit(partial(decided_value, task))
         other = jax.random.uniform(jax.random.key(2), data.y.shape)
         assert jnp.all(decided(data.y, data) >= decided(other, data) - 1e-6)
+
+
+def test_the_published_risk_is_made_on_several_devices_at_once() -> None:
+    code = """if True:
+        import jax
+        jax.config.update("jax_num_cpu_devices", 3)
+        from decision_tasks.methods import MSE
+        from decision_tasks.portfolio import Portfolio
+        from decision_tasks.training import Sizes, Trainer
+        jax.block_until_ready(Trainer(Portfolio(risk="published"), MSE(), Sizes(3, 1)).fixed)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=180)  # jaxlib 0.10.2 stood still in a batched Cholesky
