@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mbrl_taskmet.plotting import STYLES, save_both
-from runs.experiment import Experiment, Results, Setting, final_returns, main
+from runs.experiment import LAST, Experiment, Results, Setting, final_returns, main
 from runs.restored import restored
 
 DISTRACTORS = 64
@@ -51,7 +51,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     if not blocks:
         print(f"no gradients: {logdir / DEFAULT} holds no checkpoint", file=sys.stderr)
         return
-    lines = gradients(blocks[0], [name for name in SOLVERS if name in results])
+    lines = gradients(blocks[0])
     head = "| solver | products | residual | cosine | signal | ms |\n|---|---|---|---|---|---|\n"
     rows = [f"| {name} | {products} | {residual:.3f} | {cosine:.3f} | {signal:.2f} | {1e3 * seconds:.2f} |"
             for name, (products, residual, cosine, signal, seconds) in lines.items()]  # fmt: skip
@@ -59,7 +59,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     _draw(results, lines, output)
 
 
-def gradients(block: Path, names: list[str]) -> dict[str, tuple[int, float, float, float, float]]:
+def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
     """(products, residual, cosine, signal, seconds) of each solver at the last checkpoint of `block`, first seed."""
     import dataclasses
 
@@ -97,13 +97,13 @@ def gradients(block: Path, names: list[str]) -> dict[str, tuple[int, float, floa
 
     _, _, exact, _ = measure(Minres(LONG))
     found = {}
-    for name in names:
-        given = SOLVERS[name]
+    for name, given in SOLVERS.items():
         options = {key: given[old] for key, old in (("steps", "solver_steps"), ("damping", "damping")) if old in given}
         products, residual, vectors, seconds = measure(KINDS[given["solver"]](**options))
-        norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(exact, axis=1)
-        cosine = float(np.mean(np.sum(vectors * exact, axis=1) / norms))
-        signal = float(np.linalg.norm(vectors.mean(axis=0)) / np.linalg.norm(vectors.std(axis=0)))
+        with np.errstate(over="ignore", invalid="ignore"):  # a series that diverges
+            norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(exact, axis=1)
+            cosine = float(np.mean(np.sum(vectors * exact, axis=1) / norms))
+            signal = float(np.linalg.norm(vectors.mean(axis=0)) / np.linalg.norm(vectors.std(axis=0)))
         found[name] = products, residual, cosine, signal, seconds
     return found
 
@@ -115,8 +115,8 @@ def _draw(results: Results, lines: dict[str, tuple[int, float, float, float, flo
     axes = figure.subplots(1, 2)
     for place, (name, (_, _, _, signal, seconds)) in enumerate(lines.items()):
         style = {**STYLES[place % len(STYLES)], "linestyle": "", "markersize": 8, "fillstyle": "left" if place > 7 else "full"}
-        final = final_returns(results[name], 10)
-        axes[0].plot(1e3 * seconds, final.mean(), label=name, **style)
+        if name in results:
+            axes[0].plot(1e3 * seconds, final_returns(results[name], LAST).mean(), label=name, **style)
         axes[1].plot(1e3 * seconds, signal, label=name, **style)
     axes[0].set_ylabel("return, mean of the last ten evaluations")
     axes[1].set_ylabel("signal of the metric's gradient")
