@@ -111,19 +111,20 @@ def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
 def _draw(results: Results, lines: dict[str, tuple[int, float, float, float, float]], output: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for place, (name, (_, _, _, signal, seconds)) in enumerate(lines.items()):
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for place, (name, (_, _, cosine, signal, seconds)) in enumerate(lines.items()):
         style = {**STYLES[place % len(STYLES)], "linestyle": "", "markersize": 8, "fillstyle": "left" if place > 7 else "full"}
-        if name in results:
-            axes[0].plot(1e3 * seconds, final_returns(results[name], LAST).mean(), label=name, **style)
-        axes[1].plot(1e3 * seconds, signal, label=name, **style)
+        final = final_returns(results.get(name, []), LAST)
+        for axis, value in zip(axes, (final.mean() if len(final) else np.nan, cosine, signal), strict=True):
+            axis.plot(1e3 * seconds, value, label=name, **style)
     axes[0].set_ylabel("return, mean of the last ten evaluations")
-    axes[1].set_ylabel("signal of the metric's gradient")
-    axes[1].legend(fontsize="x-small")
+    axes[1].set_ylabel(f"cosine with the gradient of {LONG} products")
+    axes[2].set_ylabel("signal over batches")
     for axis in axes:
         axis.set(xlabel="ms per metric gradient", xscale="log")
-        axis.grid(alpha=0.3)
+        axis.grid(alpha=0.3, which="both")
+    figure.legend(*axes[1].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     save_both(figure, output / "figure.png")
 
 
