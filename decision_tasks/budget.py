@@ -64,7 +64,7 @@ class Budget(Task):
     def data(self, key: jax.Array) -> Split:
         """Features are the standardised rates through a random linear map, the same for all instances of a data set."""
         matrix_key, draw_key, map_key = jax.random.split(key, 3)
-        rates = generate_rates(matrix_key, *_MATRIX) if self.rates is None else jnp.asarray(self.rates, jnp.float32)
+        rates = generate_rates(matrix_key, *_MATRIX) if self.rates is None else jnp.asarray(self.rates, float)
 
         def draw(key: jax.Array) -> jax.Array:
             website_key, user_key = jax.random.split(key)

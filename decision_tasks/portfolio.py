@@ -84,7 +84,7 @@ class Portfolio(Task):
         first = jax.random.randint(day_key, (), 0, days - self.days_needed + 1)
         chosen = jax.random.choice(stock_key, stocks, (self.items or min(stocks, 50),), replace=False)
         prices = jax.lax.dynamic_slice_in_dim(jnp.asarray(self._prices), first, self.days_needed)[:, jnp.sort(chosen)]
-        return split(instances(prices.astype(jnp.float32), self.train, self.risk), self.train, self.validation)
+        return split(instances(prices.astype(float), self.train, self.risk), self.train, self.validation)
 
     def activation(self, output: jax.Array) -> jax.Array:
         return jnp.tanh(output)

@@ -16,7 +16,7 @@ import pytest
 import qpax
 
 from decision_tasks import budget_relaxations
-from decision_tasks.base import Data, decided_value, relaxed_value, standardize
+from decision_tasks.base import Data, Task, decided_value, relaxed_value, standardize
 from decision_tasks.budget import Budget, expected_clicks, generate_rates, greedy, subset_values, subsets
 from decision_tasks.budget_relaxations import projected_gradient, soft_greedy
 from decision_tasks.cubic import Cubic, hard_top_k, soft_top_k
@@ -221,3 +221,10 @@ def test_the_published_risk_is_made_on_several_devices_at_once() -> None:
         jax.block_until_ready(Trainer(Portfolio(risk="published"), MSE(), Sizes(3, 1)).fixed)
     """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=180)  # jaxlib 0.10.2 stood still in a batched Cholesky
+
+
+@pytest.mark.parametrize(
+    "task", [Cubic(), Budget(), Budget(rates=np.full((5, 10), 0.1)), Portfolio()], ids=lambda task: task.name
+)
+def test_data_is_in_double_precision_where_that_is_on(x64: None, task: Task) -> None:
+    assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(task.data, jax.random.key(0)))} == {jnp.dtype("float64")}
