@@ -53,7 +53,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
                 centers, errors = zip(*points.values(), strict=True)
                 axis.errorbar(list(points), centers, errors, capsize=3, label=name, **style)
     for axis, title in ((left, "published, TaskMet the best of six settings"), (right, "this library, one setting each")):
-        axis.set(title=title, xlabel="distractors", xscale="log", ylim=(0, 520))
+        axis.set(title=title, xlabel="distractors", xscale="log", xlim=(14, 590), ylim=(0, 520))
         axis.set_xticks(COUNTS, [str(count) for count in COUNTS], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
