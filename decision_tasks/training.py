@@ -208,16 +208,20 @@ class Trainer:
         datasets = jax.device_put(jnp.minimum(jnp.arange(padded), self.sizes.datasets - 1), NamedSharding(mesh, _RUNS))
 
         def prepare(dataset: jax.Array) -> PyTree:
-            data_key, key = jax.random.split(jax.random.fold_in(jax.random.key(self.sizes.seed), dataset))
-            data = self.task.data(data_key)
+            data, key = self._data(dataset)
             return self.method.prepare(self.task, key, data.train), *scale(self.task, key, data.test)
 
         mapped = jax.shard_map(partial(jax.lax.map, prepare), mesh=mesh, in_specs=_RUNS, out_specs=_RUNS, check_vma=False)
         return jax.jit(mapped)(datasets)
 
     def _fix_run(self, dataset: jax.Array, seed: jax.Array, common: tuple[PyTree, jax.Array, jax.Array]) -> Fixed:
+        data, key = self._data(dataset)
+        return Fixed(jax.random.fold_in(key, seed), data, *common)
+
+    def _data(self, dataset: jax.Array) -> tuple[Split, jax.Array]:
+        """A data set by its number, and the key of all else that is random on it."""
         data_key, key = jax.random.split(jax.random.fold_in(jax.random.key(self.sizes.seed), dataset))
-        return Fixed(jax.random.fold_in(key, seed), self.task.data(data_key), *common)
+        return self.task.data(data_key), key
 
     def _init_run(self, fixed: Fixed) -> Carry:
         state = self.method.init(self.task, jax.random.fold_in(fixed.key, 0), fixed.data.train, fixed.prepared)
