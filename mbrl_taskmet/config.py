@@ -44,6 +44,8 @@ class Config:
     seed: int = option(0, "number of the first seed")
     model_hidden: int | None = option(None, "units in each of the model's two hidden layers")
     q_hidden: int = option(32, "units in each of the Q network's two hidden layers")
+    q_layer_norm: bool = option(None, "normalise the units of the Q network's hidden layers")
+    q_weight_decay: float = option(None, "AdamW's weight decay of the Q network's first layer, per observed dimension")
     normalize_observations: bool = option(None, "let networks and metric see observations in running standard deviations")
     metric: str | None = option(None, "parametrisation of the learned metric", choices=KINDS)
     metric_input: str | None = option(None, "what the metric is conditioned on", choices=INPUTS)
@@ -51,7 +53,8 @@ class Config:
     metric_floor: float | None = option(None, "weight of the identity mixed into the metric, 0 to 1")
     metric_hidden: tuple[int, ...] | None = option(None, "units in each hidden layer of a conditional metric")
     metric_start: str | None = option(None, "where the metric starts", choices=("identity", "published"))
-    metric_lr: float | None = option(None, "metric's Adam learning rate, per update")
+    metric_lr: float | None = option(None, "metric's Adam learning rate, per update, at the start")
+    metric_lr_decay: int | None = option(None, "updates k₀ of its schedule lr/√(1 + k/k₀); 0: constant")
     metric_warmup: int | None = option(None, "environment steps before the metric moves")
     metric_every: int | None = option(None, "environment steps between two steps of the metric")
     l1: float | None = option(None, "coefficient of the metric's L1 penalty")
@@ -185,16 +188,17 @@ def flag(name: str) -> str:
 
 _METRIC_FIELDS = {
     "metric", "metric_input", "normalize", "metric_floor", "metric_hidden", "metric_start", "metric_lr",
-    "metric_warmup", "metric_every", "l1", "l1_reduction", "solver", "solver_steps", "damping",
+    "metric_lr_decay", "metric_warmup", "metric_every", "l1", "l1_reduction", "solver", "solver_steps", "damping",
 }  # fmt: skip
 _IMPLICIT_FIELDS = {"critic_solver", "critic_solver_steps", "critic_damping"}
 _MODEL_FIELDS = {"model_hidden", "model_optimizer", "model_lr"}
 _METHOD_FIELDS = _METRIC_FIELDS | _IMPLICIT_FIELDS | _MODEL_FIELDS
 
 _AT_LEAST = {
-    "steps": 1, "seeds": 1, "seed": 0, "model_hidden": 1, "q_hidden": 1, "metric_hidden": 1, "metric_warmup": 0,
-    "metric_every": 1, "l1": 0, "solver_steps": 0, "damping": 0, "critic_solver_steps": 0, "critic_damping": 0,
-    "random_steps": 1, "batch_size": 1, "replay_capacity": 1, "eval_every": 1, "eval_episodes": 1,
+    "steps": 1, "seeds": 1, "seed": 0, "model_hidden": 1, "q_hidden": 1, "q_weight_decay": 0, "metric_hidden": 1,
+    "metric_lr_decay": 0, "metric_warmup": 0, "metric_every": 1, "l1": 0, "solver_steps": 0, "damping": 0,
+    "critic_solver_steps": 0, "critic_damping": 0, "random_steps": 1, "batch_size": 1, "replay_capacity": 1, "eval_every": 1,
+    "eval_episodes": 1,
 }  # fmt: skip
 _BETWEEN = {"metric_floor": (0, 0.99), "discount": (0, 1), "tau": (0, 1), "epsilon": (0, 1)}
 _POSITIVE = ("metric_lr", "model_lr", "critic_lr", "temperature")
@@ -224,6 +228,8 @@ def _preset(config: Config, noisy: bool) -> dict[str, Any]:
     values: dict[str, Any] = {
         "steps": 200_000 if published else 100_000,
         "seeds": 10 if published else 1,
+        "q_layer_norm": not published,
+        "q_weight_decay": 0.0 if published else 0.004,
         "normalize_observations": not published,
         "policy": "critic" if published else "target",
         "metric": metric,
@@ -232,7 +238,8 @@ def _preset(config: Config, noisy: bool) -> dict[str, Any]:
         "metric_floor": 0.0 if published else 0.5,
         "metric_hidden": None if metric_input == "none" else (32, 32),
         "metric_start": "identity",
-        "metric_lr": 1e-3,
+        "metric_lr": 1e-3 if published else 1e-2,
+        "metric_lr_decay": 0 if published else 100,
         "metric_warmup": 5000,
         "metric_every": 1 if published else 4,
         "l1": 0.0,

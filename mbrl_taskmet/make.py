@@ -24,8 +24,8 @@ def make_method(env: Environment, resolved: Config) -> Method:
     n, m = env.observation_size, env.num_actions
     config: Any = resolved  # None only where the method has no such thing, and then not read
     parts: dict[str, Any] = {
-        "critic": SoftQ(n, m, (config.q_hidden,) * 2, config.temperature, config.discount),
-        "critic_optimizer": optax.adam(config.critic_lr),
+        "critic": SoftQ(n, m, (config.q_hidden,) * 2, config.temperature, config.discount, config.q_layer_norm),
+        "critic_optimizer": critic_optimizer(config.critic_lr, n * (config.q_weight_decay or 0.0)),
         "tau": config.tau,
         "policy": config.policy,
     }
@@ -42,7 +42,7 @@ def make_method(env: Environment, resolved: Config) -> Method:
                 n, m, config.metric, config.metric_input, config.normalize, config.metric_floor,
                 config.metric_hidden or (), config.metric_start == "published",
             ),
-            "metric_optimizer": optax.adam(config.metric_lr),
+            "metric_optimizer": optax.adam(inverse_sqrt(config.metric_lr, config.metric_lr_decay)),
             "solver": make_solver(config.solver, config.solver_steps, config.damping),
             "l1": config.l1 * (config.batch_size if config.l1_reduction == "sum" else 1),
             "warmup": config.metric_warmup,
@@ -54,6 +54,28 @@ def make_method(env: Environment, resolved: Config) -> Method:
 def make_solver(name: str, steps: int, damping: float) -> Solver:
     """A solver by name."""
     return SOLVERS[name](steps=steps, damping=damping)
+
+
+def critic_optimizer(learning_rate: float, decay: float) -> optax.GradientTransformation:
+    """Adam, with decoupled weight decay λ of the weights on the inputs, which alone removes the start of those on noise.
+
+    There Adam walks at random, and λ keeps the walk's variance at lr/2λ: from n such inputs a unit gets noise of variance
+    n·lr/2λ. Hence `Config` gives λ per input.
+    """
+
+    def first_layer(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: {"Dense_0", "kernel"} <= {key.key for key in path}, params)
+
+    return optax.adamw(learning_rate, weight_decay=decay, mask=first_layer) if decay else optax.adam(learning_rate)
+
+
+def inverse_sqrt(learning_rate: float, decay: int) -> optax.ScalarOrSchedule:
+    """lr/√(1 + k/k₀) at update k, or lr where k₀ = `decay` is 0.
+
+    Of a gradient that is mostly noise, k such steps add up √k of the signal and √log k of the noise: early ones can be large
+    without late ones undoing what was learned, whatever the length of the run.
+    """
+    return (lambda count: learning_rate / jnp.sqrt(1 + count / decay)) if decay else learning_rate
 
 
 def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransformation:

@@ -29,7 +29,7 @@ def required_bytes(env: Environment, config: Config) -> int:
 
     hidden = config.model_hidden or 0
     dynamics = mlp(n + m, hidden, n)
-    learner = dynamics + mlp(n + m, hidden, 1) + 3 * mlp(n, config.q_hidden, m)
+    learner = dynamics + mlp(n + m, hidden, 1) + 3 * (mlp(n, config.q_hidden, m) + 4 * config.q_hidden)
     batch = config.batch_size * (n + k + m + hidden)
     if config.metric is not None:
         entries = {"scalar": 1, "diagonal": n, "full": n * n}[config.metric]

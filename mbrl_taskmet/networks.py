@@ -13,16 +13,21 @@ PyTree = Any
 
 
 class MLP(nn.Module):
-    """(..., inputs) → (..., outputs): ReLU layers of `hidden` units, orthogonal √2 weights, the last layer 0.01 (Table 5)."""
+    """(..., inputs) → (..., outputs): ReLU layers of `hidden` units, orthogonal √2 weights, the last layer 0.01 (Table 5).
+
+    layer_norm: bring the units of each hidden layer to mean 0 and variance 1 before the ReLU (Ba et al. 2016).
+    """
 
     hidden: Sequence[int]
     outputs: int
     last_scale: float = 0.01
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for width in self.hidden:
-            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5), param_dtype=x.dtype)(x))
+            x = nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5), param_dtype=x.dtype)(x)
+            x = nn.relu(nn.LayerNorm(param_dtype=x.dtype)(x) if self.layer_norm else x)
         last = nn.initializers.orthogonal(self.last_scale) if self.last_scale else nn.initializers.zeros_init()
         return nn.Dense(self.outputs, kernel_init=last, param_dtype=x.dtype)(x)
 

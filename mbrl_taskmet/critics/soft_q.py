@@ -20,6 +20,9 @@ class SoftQ:
 
     Methods that learn a model see a critic only through `init`, `predict`, `value`, `head_values`, `target`, `error` and
     `loss`.
+
+    layer_norm: layer normalisation in the Q networks. A value is then bounded by the size of the last layer's weights wherever
+    it is evaluated, which keeps bootstrapping from a model's predictions from diverging (Ball et al. 2023, section 4.2).
     """
 
     def __init__(
@@ -29,10 +32,11 @@ class SoftQ:
         hidden: Sequence[int] = (32, 32),
         temperature: float = 0.01,
         discount: float = 0.99,
+        layer_norm: bool = False,
     ):
         self.num_actions, self.temperature, self.discount = num_actions, temperature, discount
         self.observation_size = observation_size
-        self._network = MLP(tuple(hidden), num_actions)
+        self._network = MLP(tuple(hidden), num_actions, layer_norm=layer_norm)
 
     def init(self, key: jax.Array) -> PyTree:
         """Parameters ω of both heads, stacked on a leading axis of 2. `key` is consumed."""

@@ -39,6 +39,7 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert (config.metric, config.metric_input, config.normalize) == ("diagonal", "none", True)
     assert (config.metric_lr, config.metric_warmup, config.metric_every, config.metric_floor) == (1e-3, 5000, 1, 0.0)
     assert config.model_optimizer == "adam"
+    assert (config.q_layer_norm, config.q_weight_decay, config.metric_lr_decay) == (False, 0.0, 0)
 
 
 def test_the_papers_metric_without_distractors_is_full_and_conditional() -> None:

@@ -35,6 +35,16 @@ def test_a_network_is_relu_between_affine_layers() -> None:
     np.testing.assert_allclose(jax.jit(network.apply)(params, x), truth, rtol=1e-5, atol=1e-6)  # float32
 
 
+def test_layer_norm_brings_the_hidden_units_of_a_row_to_mean_0_and_variance_1_before_the_relu() -> None:
+    network, x = MLP((5,), 2, layer_norm=True), np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    params = jax.jit(network.init)(KEY, x[0])
+    (first, _), (last, _) = weights(params, 0), weights(params, 1)
+    units = x @ first
+    units = (units - units.mean(axis=1, keepdims=True)) / units.std(axis=1, keepdims=True)
+    # the layer adds 1e-6 to a variance of about 1
+    np.testing.assert_allclose(jax.jit(network.apply)(params, x), np.maximum(units, 0) @ last, rtol=1e-4, atol=1e-6)
+
+
 def test_without_hidden_layers_a_network_is_affine() -> None:
     network, x = MLP((), 2), np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
     params = jax.jit(network.init)(KEY, x[0])

@@ -50,6 +50,17 @@ def test_the_target_takes_the_smaller_head_of_each_action_before_the_soft_value(
     np.testing.assert_allclose(target(constant(first, second), steps), truth, rtol=1e-5)  # float32
 
 
+def test_layer_norm_bounds_the_values_far_from_the_data() -> None:
+    plain, bounded = (SoftQ(N, ACTIONS, hidden=(8, 8), layer_norm=layer_norm) for layer_norm in (False, True))
+    far = 1e6 * jnp.ones(N)
+    sizes = [
+        float(jnp.max(jnp.abs(jax.jit(critic.action_values)(critic.init(jax.random.key(0)), far))))
+        for critic in (plain, bounded)
+    ]
+    # normalised units have length √8, the ReLU shortens it, and the last layer, orthogonal, has gain .01
+    assert sizes[1] <= 0.01 * 8**0.5 < 100 < sizes[0]
+
+
 def test_a_prediction_is_the_value_of_the_action_taken_by_both_heads() -> None:
     params, steps = init(jax.random.key(1)), batch()
     taken = np.argmax(steps.action, axis=-1)
