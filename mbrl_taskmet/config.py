@@ -118,7 +118,9 @@ class Config:
         if unknown:
             raise ConfigError(f"the configuration has {unknown[0]!r}, which this version does not know; use a newer version")
         hidden = values.get("metric_hidden")
-        return cls(**{**values, "metric_hidden": None if hidden is None else tuple(hidden)})
+        foreign = _METHOD_FIELDS - _fields_of(values["method"])
+        before = {name: value for name, value in _BEFORE.items() if name not in foreign}
+        return cls(**{**before, **values, "metric_hidden": None if hidden is None else tuple(hidden)})
 
     def _check_names(self) -> None:
         for field in dataclasses.fields(self):
@@ -190,6 +192,8 @@ _METRIC_FIELDS = {
     "metric", "metric_input", "normalize", "metric_floor", "metric_hidden", "metric_start", "metric_lr",
     "metric_lr_decay", "metric_warmup", "metric_every", "l1", "l1_reduction", "solver", "solver_steps", "damping",
 }  # fmt: skip
+_BEFORE = {"q_layer_norm": False, "q_weight_decay": 0.0, "metric_lr_decay": 0}
+"""What a saved run did before it could name these fields."""
 _IMPLICIT_FIELDS = {"critic_solver", "critic_solver_steps", "critic_damping"}
 _MODEL_FIELDS = {"model_hidden", "model_optimizer", "model_lr"}
 _METHOD_FIELDS = _METRIC_FIELDS | _IMPLICIT_FIELDS | _MODEL_FIELDS

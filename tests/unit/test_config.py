@@ -77,6 +77,16 @@ def test_a_resolved_configuration_resolves_to_itself_and_survives_json(method: s
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
+@pytest.mark.parametrize("method", ["taskmet", "mle"])
+def test_a_saved_run_that_is_older_than_a_field_keeps_to_what_it_did(method: str) -> None:
+    saved = Config(method=method).resolve().to_json()
+    for name in ("q_layer_norm", "q_weight_decay", "metric_lr_decay"):
+        del saved[name]
+    config = Config.from_json(saved).resolve()
+    assert (config.q_layer_norm, config.q_weight_decay) == (False, 0.0)
+    assert config.metric_lr_decay == (0 if method == "taskmet" else None)
+
+
 def test_what_was_given_wins_over_the_preset() -> None:
     given = {"steps": 5000, "metric": "full", "metric_input": "state", "solver": "gauss_newton", "damping": 0.5, "seeds": 2}
     config = Config(preset="paper", **given).resolve()
@@ -95,7 +105,8 @@ def test_a_field_that_newer_code_wrote_is_named() -> None:
 
 COUNTS = ["steps", "seeds", "model_hidden", "q_hidden", "metric_every", "random_steps", "batch_size", "eval_every",
           "eval_episodes"]  # fmt: skip
-NOT_NEGATIVE = ["seed", "metric_warmup", "l1", "solver_steps", "damping", "critic_solver_steps", "critic_damping"]
+NOT_NEGATIVE = ["seed", "q_weight_decay", "metric_lr_decay", "metric_warmup", "l1", "solver_steps", "damping",
+                "critic_solver_steps", "critic_damping"]  # fmt: skip
 SHARES = ["metric_floor", "discount", "tau", "epsilon"]
 INFINITE = float("inf")
 POSITIVE = ["metric_lr", "model_lr", "critic_lr", "temperature"]
