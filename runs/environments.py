@@ -24,10 +24,11 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     """Returns along training, a column per environment, a row per number of distractors."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * len(ENVIRONMENTS), 7), layout="constrained")
-    axes = figure.subplots(len(COUNTS), len(ENVIRONMENTS), sharex="col", sharey="col")
+    shown = [e for e in ENVIRONMENTS if any(_name(e, method, count) in results for method in METHODS for count in COUNTS)]
+    figure = Figure(figsize=(4 * len(shown), 7), layout="constrained")
+    axes = figure.subplots(len(COUNTS), len(shown), sharex="col", sharey="col", squeeze=False)
     for row, count in enumerate(COUNTS):
-        for column, environment in enumerate(ENVIRONMENTS):
+        for column, environment in enumerate(shown):
             axis = axes[row, column]
             for method, style in zip(METHODS, STYLES, strict=False):
                 rows = results.get(_name(environment, method, count), [])
