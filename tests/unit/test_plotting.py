@@ -41,8 +41,8 @@ def test_runs_of_equal_settings_are_one_group_and_named_by_what_differs(tmp_path
     make_run(tmp_path / "c", "taskmet", 0, 30.0, metric_lr=0.01)
     make_run(tmp_path / "d", "mle", 0, 40.0)
     groups = read_groups([tmp_path / "blocks", tmp_path / "c", tmp_path / "d"])
-    assert list(groups) == ["taskmet, metric lr 0.001", "taskmet, metric lr 0.01", "mle"]
-    assert sorted({row["seed"] for row in groups["taskmet, metric lr 0.001"]}) == [0, 1, 2, 3]
+    assert list(groups) == ["taskmet, metric lr 0.003", "taskmet, metric lr 0.01", "mle"]
+    assert sorted({row["seed"] for row in groups["taskmet, metric lr 0.003"]}) == [0, 1, 2, 3]
 
 
 def test_the_environment_is_named_where_it_differs(tmp_path: Path) -> None:
