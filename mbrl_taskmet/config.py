@@ -192,11 +192,12 @@ _METRIC_FIELDS = {
     "metric", "metric_input", "normalize", "metric_floor", "metric_hidden", "metric_start", "metric_lr",
     "metric_lr_decay", "metric_warmup", "metric_every", "l1", "l1_reduction", "solver", "solver_steps", "damping",
 }  # fmt: skip
-_BEFORE = {"q_layer_norm": False, "q_weight_decay": 0.0, "metric_lr_decay": 0}
-"""What a saved run did before it could name these fields."""
 _IMPLICIT_FIELDS = {"critic_solver", "critic_solver_steps", "critic_damping"}
 _MODEL_FIELDS = {"model_hidden", "model_optimizer", "model_lr"}
 _METHOD_FIELDS = _METRIC_FIELDS | _IMPLICIT_FIELDS | _MODEL_FIELDS
+
+_BEFORE = {"q_layer_norm": False, "q_weight_decay": 0.0, "metric_lr_decay": 0}
+"""What a saved run did before it could name these fields."""
 
 _AT_LEAST = {
     "steps": 1, "seeds": 1, "seed": 0, "model_hidden": 1, "q_hidden": 1, "q_weight_decay": 0, "metric_hidden": 1,
