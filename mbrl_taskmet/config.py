@@ -68,6 +68,8 @@ class Config:
     model_optimizer: str | None = option(None, "adam, or every step as Adam's first one, about lr·sign(gradient)",
                                                 choices=("adam", "first_adam"))  # fmt: skip
     model_lr: float | None = option(None, "model's learning rate, per update")
+    model_sparsity: float | None = option(None, "how fast what joins the dynamics network to an input or output that nothing "
+                                                "moves goes to 0, in learning rates per update, at the start")  # fmt: skip
     critic_lr: float = option(3e-4, "critic's Adam learning rate, per update")
     temperature: float = option(0.01, "α of the soft value, in units of reward")
     discount: float = option(0.99, "γ, per environment step")
@@ -193,14 +195,15 @@ _METRIC_FIELDS = {
     "metric_lr_decay", "metric_warmup", "metric_every", "l1", "l1_reduction", "solver", "solver_steps", "damping",
 }  # fmt: skip
 _IMPLICIT_FIELDS = {"critic_solver", "critic_solver_steps", "critic_damping"}
-_MODEL_FIELDS = {"model_hidden", "model_optimizer", "model_lr"}
+_MODEL_FIELDS = {"model_hidden", "model_optimizer", "model_lr", "model_sparsity"}
 _METHOD_FIELDS = _METRIC_FIELDS | _IMPLICIT_FIELDS | _MODEL_FIELDS
 
-_BEFORE = {"q_layer_norm": False, "q_weight_decay": 0.0, "metric_lr_decay": 0}
+_BEFORE = {"q_layer_norm": False, "q_weight_decay": 0.0, "metric_lr_decay": 0, "model_sparsity": 0.0}
 """What a saved run did before it could name these fields."""
 
 _AT_LEAST = {
-    "steps": 1, "seeds": 1, "seed": 0, "model_hidden": 1, "q_hidden": 1, "q_weight_decay": 0, "metric_hidden": 1,
+    "steps": 1, "seeds": 1, "seed": 0, "model_hidden": 1, "model_sparsity": 0, "q_hidden": 1, "q_weight_decay": 0,
+    "metric_hidden": 1,
     "metric_lr_decay": 0, "metric_warmup": 0, "metric_every": 1, "l1": 0, "solver_steps": 0, "damping": 0,
     "critic_solver_steps": 0, "critic_damping": 0, "random_steps": 1, "batch_size": 1, "replay_capacity": 1, "eval_every": 1,
     "eval_episodes": 1,
@@ -258,6 +261,7 @@ def _preset(config: Config, noisy: bool) -> dict[str, Any]:
         "model_hidden": 32,
         "model_optimizer": "adam",
         "model_lr": 1e-3,
+        "model_sparsity": 0.0 if published else 0.1,
     }
     if config.preset == "paper-code":
         values |= {"metric_start": "published", "l1_reduction": "sum"}

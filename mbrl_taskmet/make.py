@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from mbrl_taskmet.config import Config
@@ -14,6 +12,7 @@ from mbrl_taskmet.linear_solve import SOLVERS, Solver
 from mbrl_taskmet.methods import METHODS, Method
 from mbrl_taskmet.metric import Metric
 from mbrl_taskmet.networks import Model
+from mbrl_taskmet.optimizers import critic_optimizer, inverse_sqrt, model_optimizer
 
 if TYPE_CHECKING:
     from envs.base import Environment
@@ -32,7 +31,7 @@ def make_method(env: Environment, resolved: Config) -> Method:
     if config.model_hidden is not None:
         parts |= {
             "model": Model(n, m, (config.model_hidden,) * 2),
-            "model_optimizer": {"adam": optax.adam, "first_adam": first_adam}[config.model_optimizer](config.model_lr),
+            "model_optimizer": model_optimizer(config.model_optimizer, config.model_lr, config.model_sparsity, hidden_layers=2),
         }
     if config.critic_solver is not None:
         parts["critic_solver"] = make_solver(config.critic_solver, config.critic_solver_steps, config.critic_damping)
@@ -54,34 +53,3 @@ def make_method(env: Environment, resolved: Config) -> Method:
 def make_solver(name: str, steps: int, damping: float) -> Solver:
     """A solver by name."""
     return SOLVERS[name](steps=steps, damping=damping)
-
-
-def critic_optimizer(learning_rate: float, decay: float) -> optax.GradientTransformation:
-    """Adam, with decoupled weight decay λ of the weights on the inputs, which alone removes the start of those on noise.
-
-    There Adam walks at random, and λ keeps the walk's variance at lr/2λ: from n such inputs a unit gets noise of variance
-    n·lr/2λ. Hence `Config` gives λ per input.
-    """
-
-    def first_layer(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: {"Dense_0", "kernel"} <= {key.key for key in path}, params)
-
-    return optax.adamw(learning_rate, weight_decay=decay, mask=first_layer) if decay else optax.adam(learning_rate)
-
-
-def inverse_sqrt(learning_rate: float, decay: int) -> optax.ScalarOrSchedule:
-    """lr/√(1 + k/k₀) at update k, or lr where k₀ = `decay` is 0.
-
-    Of a gradient that is mostly noise, k such steps add up √k of the signal and √log k of the noise: early ones can be large
-    without late ones undoing what was learned, whatever the length of the run.
-    """
-    return (lambda count: learning_rate / jnp.sqrt(1 + count / decay)) if decay else learning_rate
-
-
-def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransformation:
-    """Every step as Adam's first: −lr·g/(|g| + ε), about lr·sign(g). What the published TaskMet runs did to the model."""
-
-    def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
-        return jax.tree.map(lambda g: -learning_rate * g / (jnp.abs(g) + eps), updates)
-
-    return optax.stateless(update)

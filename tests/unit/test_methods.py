@@ -13,9 +13,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from mbrl_taskmet.config import INPUTS
-from mbrl_taskmet.critics import SoftQ
 from mbrl_taskmet.linear_solve import Dense, Identity
-from mbrl_taskmet.make import critic_optimizer, first_adam, inverse_sqrt
 from mbrl_taskmet.methods import METHODS, MLE, OMD, Method, TaskMet
 from mbrl_taskmet.methods.omd import task_gradient
 from mbrl_taskmet.metric import Metric
@@ -117,35 +115,6 @@ def test_an_update_gives_back_the_types_it_was_given_in_the_default_precision(me
     assert types[0] == types[1]
     floats = {leaf.dtype for leaf in jax.tree.leaves(learner) if jnp.issubdtype(leaf.dtype, jnp.floating)}
     assert floats == {np.dtype(precision)}
-
-
-def test_the_critics_weight_decay_shrinks_the_weights_on_its_inputs_and_nothing_else() -> None:
-    params = SoftQ(3, 2, (4, 4), layer_norm=True).init(jax.random.key(0))
-    optimizer = critic_optimizer(1e-2, 0.5)
-    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
-    expected = jax.tree.map(jnp.zeros_like, params)
-    expected["params"]["Dense_0"]["kernel"] = -1e-2 * 0.5 * params["params"]["Dense_0"]["kernel"]
-    np.testing.assert_allclose(ravel_pytree(updates)[0], ravel_pytree(expected)[0], rtol=1e-6)  # float32
-
-
-def test_the_inverse_square_root_schedule_and_its_absence() -> None:
-    schedule = inverse_sqrt(0.3, 100)
-    assert callable(schedule)
-    np.testing.assert_allclose([schedule(jnp.int32(count)) for count in (0, 300, 9900)], [0.3, 0.15, 0.03], rtol=1e-6)
-    assert inverse_sqrt(0.3, 0) == 0.3
-
-
-def test_first_adam_is_adams_first_step_every_time() -> None:
-    params = {"a": jnp.ones(3), "b": jnp.zeros(())}
-    adam, ours = optax.adam(1e-3), first_adam(1e-3)
-    state = ours.init(params)
-    # around Adam's ε of 1e-8 the step is no longer lr·sign(g)
-    for scale in (1.0, 1e-3, 1e-8, 0.0):
-        gradient = {"a": scale * jnp.array([1.0, -2.0, 30.0]), "b": jnp.float32(-scale)}
-        truth, _ = adam.update(gradient, adam.init(params), params)
-        update, state = ours.update(gradient, state, params)
-        # Adam squares and roots what we take the absolute value of; 1e-16 squared is subnormal-free in float32
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), update, truth)
 
 
 @pytest.mark.parametrize("policy", ["critic", "target"])

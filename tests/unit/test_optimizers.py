@@ -1,0 +1,93 @@
+"""What is ours of the optimisers, against closed forms and optax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from mbrl_taskmet.critics import SoftQ
+from mbrl_taskmet.networks import Model
+from mbrl_taskmet.optimizers import SPARSITY_DECAY, critic_optimizer, first_adam, inverse_sqrt, model_optimizer, sparse_ends
+
+PyTree = Any
+
+
+def test_the_critics_weight_decay_shrinks_the_weights_on_its_inputs_and_nothing_else() -> None:
+    params = SoftQ(3, 2, (4, 4), layer_norm=True).init(jax.random.key(0))
+    optimizer = critic_optimizer(1e-2, 0.5)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    expected = jax.tree.map(jnp.zeros_like, params)
+    expected["params"]["Dense_0"]["kernel"] = -1e-2 * 0.5 * params["params"]["Dense_0"]["kernel"]
+    np.testing.assert_allclose(ravel_pytree(updates)[0], ravel_pytree(expected)[0], rtol=1e-6)  # float32
+
+
+def test_the_inverse_square_root_schedule_and_its_absence() -> None:
+    schedule = inverse_sqrt(0.3, 100)
+    assert callable(schedule)
+    np.testing.assert_allclose([schedule(jnp.int32(count)) for count in (0, 300, 9900)], [0.3, 0.15, 0.03], rtol=1e-6)
+    assert inverse_sqrt(0.3, 0) == 0.3
+
+
+def test_first_adam_is_adams_first_step_every_time() -> None:
+    params = {"a": jnp.ones(3), "b": jnp.zeros(())}
+    adam, ours = optax.adam(1e-3), first_adam(1e-3)
+    state = ours.init(params)
+    # around Adam's ε of 1e-8 the step is no longer lr·sign(g)
+    for scale in (1.0, 1e-3, 1e-8, 0.0):
+        gradient = {"a": scale * jnp.array([1.0, -2.0, 30.0]), "b": jnp.float32(-scale)}
+        truth, _ = adam.update(gradient, adam.init(params), params)
+        update, state = ours.update(gradient, state, params)
+        # Adam squares and roots what we take the absolute value of; 1e-16 squared is subnormal-free in float32
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), update, truth)
+
+
+def test_sparse_ends_shrinks_the_dynamics_first_rows_and_last_columns_in_norm_and_nothing_else() -> None:
+    params = Model(4, 2, (5, 3)).init(jax.random.key(0))
+    kernels = params.dynamics["params"]
+    kernels["Dense_0"]["kernel"] = kernels["Dense_0"]["kernel"].at[1].set(1e-4).at[2].set(0.0)
+    optimizer = sparse_ends(2e-3, hidden_layers=2)
+    gradient = jax.tree.map(lambda x: jnp.full_like(x, 1e-5), params)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    new = optax.apply_updates(params, updates)
+
+    def sizes(weights: Any, axis: int) -> Any:
+        return np.sqrt(np.mean(np.square(weights), axis=axis))
+
+    for layer, axis in (("Dense_0", 1), ("Dense_2", 0)):
+        before, after = (tree.dynamics["params"][layer]["kernel"] for tree in (params, new))
+        expected = np.maximum(sizes(before + 1e-5, axis) - 2e-3, 0)
+        np.testing.assert_allclose(sizes(after, axis), expected, rtol=1e-4, atol=1e-8)  # float32, of a difference
+        assert np.all(np.sum(before * after, axis) >= 0)
+    assert not np.any(new.dynamics["params"]["Dense_0"]["kernel"][1:3])  # what was smaller is 0, and 0 gives no NaN
+    for layer in ("Dense_0", "Dense_2"):
+        for tree in (updates, gradient):
+            del tree.dynamics["params"][layer]["kernel"]
+    jax.tree.map(np.testing.assert_array_equal, updates, gradient)
+
+
+@pytest.mark.parametrize("name", ["adam", "first_adam"])
+def test_the_models_sparsity_is_in_learning_rates_and_falls(name: str) -> None:
+    params = jax.tree.map(jnp.ones_like, Model(4, 2, (5, 3)).init(jax.random.key(0)))
+    zero, optimizer = jax.tree.map(jnp.zeros_like, params), model_optimizer(name, 1e-2, 0.5, hidden_layers=2)
+    state = optimizer.init(params)
+    for count in (0, 3 * SPARSITY_DECAY):
+        state = jax.tree.map(lambda x, count=count: jnp.full_like(x, count) if x.dtype == jnp.int32 else x, state)
+        updates, _ = optimizer.update(zero, state, params)
+        expected = -1e-2 * 0.5 / (1 + (count > 0))
+        np.testing.assert_allclose(updates.dynamics["params"]["Dense_0"]["kernel"], expected, rtol=1e-4)  # float32 near 1
+        assert not np.any(updates.dynamics["params"]["Dense_1"]["kernel"])
+
+
+def test_without_sparsity_the_models_optimiser_is_optaxs() -> None:
+    params = Model(4, 2, (5, 3)).init(jax.random.key(0))
+    ours, adam = model_optimizer("adam", 1e-2, 0.0, hidden_layers=2), optax.adam(1e-2)
+    assert jax.tree.structure(ours.init(params)) == jax.tree.structure(adam.init(params))
+    for a, b in zip(jax.tree.leaves(ours.update(params, ours.init(params), params)),
+                    jax.tree.leaves(adam.update(params, adam.init(params), params)), strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
