@@ -1,4 +1,4 @@
-"""What optax has not: steps that keep noise out of a network's ends, Adam's first step every time, and one schedule."""
+"""What optax has not: a step that keeps noise out of a network's ends, Adam's first step every time, and one schedule."""
 
 from __future__ import annotations
 
@@ -8,56 +8,65 @@ import jax
 import jax.numpy as jnp
 import optax
 
-PyTree = Any
-
 SPARSITY_DECAY = 10_000
 """Updates k₀ after which the sparsity λ/√(1 + k/k₀) begins to fall, as the bias it brings may once there is data."""
 
 
-def critic_optimizer(learning_rate: float, decay: float) -> optax.GradientTransformation:
-    """Adam, with decoupled weight decay λ of the weights on the inputs, which alone removes the start of those on noise.
+def critic_optimizer(learning_rate: float, sparsity: float) -> optax.GradientTransformation:
+    """Adam; where `sparsity` λ is not 0, each step is followed by one of `sparse` on the rows of each head's first kernel.
 
-    There Adam walks at random, and λ keeps the walk's variance at lr/2λ: from n such inputs a unit gets noise of variance
-    n·lr/2λ. Hence `Config` gives λ per input.
+    The kernel keeps its norm, so that λ only moves it from inputs of noise to the others: after a layer normalisation the norm
+    has no effect but on the size of a step, relative to the weights, and that would grow without end.
     """
-
-    def first_layer(params: PyTree) -> PyTree:
-        return jax.tree_util.tree_map_with_path(lambda path, _: {"Dense_0", "kernel"} <= _names(path), params)
-
-    return optax.adamw(learning_rate, weight_decay=decay, mask=first_layer) if decay else optax.adam(learning_rate)
+    return _with_sparsity(optax.adam(learning_rate), learning_rate * sparsity, {"Dense_0": -1}, keep_norm=True)
 
 
 def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_layers: int) -> optax.GradientTransformation:
-    """Adam or `first_adam`; where `sparsity` λ is not 0, each step is followed by one of `sparse_ends`."""
+    """Adam or `first_adam`; where `sparsity` λ is not 0, each step is followed by one of `sparse` on the dynamics network: on
+    the rows of its first kernel, one for each input, and the columns of its last, one for each output.
+
+    An output that cannot be predicted then sends no noise back into the hidden layers, whose gradients it would dominate.
+    """
     adam = {"adam": optax.adam, "first_adam": first_adam}[name](learning_rate)
-    if not sparsity:
-        return adam
-    return optax.chain(adam, sparse_ends(inverse_sqrt(learning_rate * sparsity, SPARSITY_DECAY), hidden_layers))
+    return _with_sparsity(adam, learning_rate * sparsity, {"Dense_0": -1, f"Dense_{hidden_layers}": -2}, "dynamics")
 
 
-def sparse_ends(rate: optax.ScalarOrSchedule, hidden_layers: int) -> optax.GradientTransformation:
-    """Bring all that joins the dynamics network to one input, or to one output, closer to 0 by `rate` in root mean square:
+def _with_sparsity(adam: optax.GradientTransformation, rate: float, *groups: Any, **options: Any) -> Any:
+    return optax.chain(adam, sparse(inverse_sqrt(rate, SPARSITY_DECAY), *groups, **options)) if rate else adam
 
-        w ← w·max(0, 1 − rate·√h / ‖w‖)        for every row w of the first kernel, every column of the last, of h weights
+
+def sparse(
+    rate: optax.ScalarOrSchedule, layers: dict[str, int], network: str = "params", keep_norm: bool = False
+) -> optax.GradientTransformation:
+    """Bring all weights of one input, or of one output, closer to 0 by `rate` in root mean square:
+
+        w ← w·max(0, 1 − rate·√h / ‖w‖)        for every group w of h weights
 
     The proximal step of the group lasso (Yuan & Lin 2006), decoupled from Adam's as AdamW's decay is. Adam moves a weight by
     about lr whether its gradient is signal or noise. With rate = λ·lr a weight of nothing but noise stays at about lr/2λ, where
-    signal moves it by more than the rate; and what stands at 0 at the outputs that cannot be predicted sends no noise back into
-    the hidden layers.
+    signal moves it by more than the rate.
+
+    layers: the axis along a group, for every layer that has them, by flax's names.
+    network: the part of the parameters that the layers are in.
+    keep_norm: scale the kernel back to the Frobenius norm it had.
     """
-    ends = {"Dense_0": -1, f"Dense_{hidden_layers}": -2}  # the axis along a group, by flax's names of the layers
 
     def update(updates: optax.Updates, state: optax.ScaleByScheduleState, params: optax.Params | None = None) -> Any:
         shrink = jnp.asarray(rate(state.count) if callable(rate) else rate)
 
         def shrunk(path: Any, step: jax.Array, weights: jax.Array) -> jax.Array:
-            axis = next((axis for layer, axis in ends.items() if {"dynamics", layer, "kernel"} <= _names(path)), None)
+            names = {getattr(key, "key", getattr(key, "name", "")) for key in path}
+            axis = next((axis for layer, axis in layers.items() if {network, layer, "kernel"} <= names), None)
             if axis is None:
                 return step
+            tiny = jnp.finfo(weights.dtype).tiny
             new = weights + step
             size = jnp.sqrt(jnp.mean(new**2, axis=axis, keepdims=True))
-            kept = jnp.maximum(0, 1 - shrink.astype(new.dtype) / jnp.maximum(size, jnp.finfo(new.dtype).tiny))
-            return new * kept - weights
+            new = new * jnp.maximum(0, 1 - shrink.astype(new.dtype) / jnp.maximum(size, tiny))
+            if keep_norm:
+                before, after = (jnp.linalg.norm(kernel, axis=(-2, -1), keepdims=True) for kernel in (weights, new))
+                new = new * before / jnp.maximum(after, tiny)
+            return new - weights
 
         updates = jax.tree_util.tree_map_with_path(shrunk, updates, params)
         return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
@@ -82,8 +91,3 @@ def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransfo
         return jax.tree.map(lambda g: -learning_rate * g / (jnp.abs(g) + eps), updates)
 
     return optax.stateless(update)
-
-
-def _names(path: Any) -> set[str]:
-    """The keys and fields on the way to a leaf."""
-    return {getattr(key, "key", getattr(key, "name", "")) for key in path}

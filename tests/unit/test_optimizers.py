@@ -9,22 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.flatten_util import ravel_pytree
 
 from mbrl_taskmet.critics import SoftQ
 from mbrl_taskmet.networks import Model
-from mbrl_taskmet.optimizers import SPARSITY_DECAY, critic_optimizer, first_adam, inverse_sqrt, model_optimizer, sparse_ends
+from mbrl_taskmet.optimizers import SPARSITY_DECAY, critic_optimizer, first_adam, inverse_sqrt, model_optimizer, sparse
 
 PyTree = Any
 
 
-def test_the_critics_weight_decay_shrinks_the_weights_on_its_inputs_and_nothing_else() -> None:
-    params = SoftQ(3, 2, (4, 4), layer_norm=True).init(jax.random.key(0))
+def test_the_critics_sparsity_moves_the_first_kernels_norm_from_small_rows_to_large_and_nothing_else() -> None:
+    params = SoftQ(4, 2, (3, 3), layer_norm=True).init(jax.random.key(0))
+    params["params"]["Dense_0"]["kernel"] = params["params"]["Dense_0"]["kernel"].at[:, 0].set(0.3).at[:, 1].set(1e-3)
     optimizer = critic_optimizer(1e-2, 0.5)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
-    expected = jax.tree.map(jnp.zeros_like, params)
-    expected["params"]["Dense_0"]["kernel"] = -1e-2 * 0.5 * params["params"]["Dense_0"]["kernel"]
-    np.testing.assert_allclose(ravel_pytree(updates)[0], ravel_pytree(expected)[0], rtol=1e-6)  # float32
+    kernel = np.asarray(params["params"]["Dense_0"]["kernel"])
+    new = kernel + updates["params"]["Dense_0"].pop("kernel")
+    size = np.sqrt(np.mean(kernel**2, axis=-1, keepdims=True))
+    expected = kernel * np.maximum(0, 1 - 5e-3 / size)
+    expected *= np.linalg.norm(kernel, axis=(1, 2), keepdims=True) / np.linalg.norm(expected, axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(new, expected, rtol=1e-5, atol=1e-7)  # float32
+    assert not np.any(new[:, 1])
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates))
 
 
 def test_the_inverse_square_root_schedule_and_its_absence() -> None:
@@ -47,11 +52,11 @@ def test_first_adam_is_adams_first_step_every_time() -> None:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), update, truth)
 
 
-def test_sparse_ends_shrinks_the_dynamics_first_rows_and_last_columns_in_norm_and_nothing_else() -> None:
+def test_sparse_shrinks_the_dynamics_first_rows_and_last_columns_in_norm_and_nothing_else() -> None:
     params = Model(4, 2, (5, 3)).init(jax.random.key(0))
     kernels = params.dynamics["params"]
     kernels["Dense_0"]["kernel"] = kernels["Dense_0"]["kernel"].at[1].set(1e-4).at[2].set(0.0)
-    optimizer = sparse_ends(2e-3, hidden_layers=2)
+    optimizer = sparse(2e-3, {"Dense_0": -1, "Dense_2": -2}, "dynamics")
     gradient = jax.tree.map(lambda x: jnp.full_like(x, 1e-5), params)
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     new = optax.apply_updates(params, updates)
