@@ -9,16 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from mbrl_taskmet.presets import PRESETS, SOLVERS, preset_values
+
 # Names only, so that `--help` need not import JAX; tests hold them against the code that they name.
-PRESETS = ("default", "paper", "paper-code")
 METHODS = ("mle", "omd", "taskmet", "vep", "vagram", "itervaml", "model_free")
 Kind = Literal["scalar", "diagonal", "full"]
 Input = Literal["none", "state", "state_action"]
 KINDS, INPUTS = get_args(Kind), get_args(Input)
-SOLVERS = {  # iterations and damping unless told otherwise
-    "identity": (0, 0.0), "cg": (10, 0.0), "normal_cg": (10, 0.0), "minres": (5, 0.0), "gauss_newton": (5, 1e-3),
-    "dense": (0, 0.0), "neumann": (10, 0.0),
-}  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -100,7 +97,7 @@ class Config:
                     f"{flag(name)} {getattr(self, name)} does nothing for the method {self.method}; "
                     f"leave it out, or use --method {_who_has(name)}"
                 )
-        values = _preset(self, noisy)
+        values = preset_values(self, noisy)
         chosen = {name: value for name, value in values.items() if getattr(self, name) is None}
         config = dataclasses.replace(self, **{k: v for k, v in chosen.items() if k not in _METHOD_FIELDS - own})
         config._check_values()
@@ -115,8 +112,14 @@ class Config:
         """The inverse of `to_json`.
 
         Raises:
-            ConfigError: a name this version does not know: the file was written by newer code.
+            ConfigError: a name this version does not know, for the file was written by newer code, or an option that is gone.
         """
+        values = dict(values)
+        for name, without in _GONE.items():
+            if (value := values.pop(name, without)) != without:
+                raise ConfigError(
+                    f"{flag(name)} {value} is an option of an older version; go on with that one, or start a new run"
+                )
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ConfigError(f"the configuration has {unknown[0]!r}, which this version does not know; use a newer version")
@@ -201,6 +204,8 @@ _METHOD_FIELDS = _METRIC_FIELDS | _IMPLICIT_FIELDS | _MODEL_FIELDS
 
 _BEFORE = {"q_layer_norm": False, "q_sparsity": 0.0, "metric_lr_decay": 0, "model_sparsity": 0.0}
 """What a saved run did before it could name these fields."""
+_GONE = {"q_weight_decay": 0.0}
+"""Fields of older runs that no longer are, with the value at which they did nothing."""
 
 _AT_LEAST = {
     "steps": 1, "seeds": 1, "seed": 0, "model_hidden": 1, "model_sparsity": 0, "q_hidden": 1, "q_sparsity": 0,
@@ -220,52 +225,3 @@ def _fields_of(method: str) -> set[str]:
 
 def _who_has(name: str) -> str:
     return " or ".join(method for method in METHODS if name in _fields_of(method))
-
-
-def _preset(config: Config, noisy: bool) -> dict[str, Any]:
-    """What fills the fields that were not given.
-
-    What the default does differently was chosen by return on CartPole with 8 to 512 distractors, on other seeds than those
-    reported: `runs/results/NOTES.md`. The published values are those of TaskMet's Table 5 and of OMD.
-    """
-    published = config.preset != "default"
-    diagonal = noisy or not published
-    metric = config.metric or ("diagonal" if diagonal else "full")
-    metric_input = config.metric_input or ("none" if diagonal else "state_action")
-    solver = config.solver or ("normal_cg" if published else "minres")
-    critic_solver = config.critic_solver or "identity"
-    values: dict[str, Any] = {
-        "steps": 200_000 if published else 100_000,
-        "seeds": 10 if published else 1,
-        "q_layer_norm": not published,
-        "q_sparsity": 0.0 if published else 0.1,
-        "normalize_observations": not published,
-        "policy": "critic" if published else "target",
-        "metric": metric,
-        "metric_input": metric_input,
-        "normalize": metric != "scalar",
-        "metric_floor": 0.0 if published else 0.5,
-        "metric_hidden": None if metric_input == "none" else (32, 32),
-        "metric_start": "identity",
-        "metric_lr": 1e-3 if published else 3e-3,
-        "metric_lr_decay": 0 if published else 1000,
-        "metric_warmup": 5000,
-        "metric_every": 1 if published else 4,
-        "l1": 0.0,
-        "l1_reduction": "mean",
-        "solver": solver,
-        "solver_steps": SOLVERS[solver][0],
-        "damping": SOLVERS[solver][1],
-        "critic_solver": critic_solver,
-        "critic_solver_steps": SOLVERS[critic_solver][0],
-        "critic_damping": SOLVERS[critic_solver][1],
-        "model_hidden": 32,
-        "model_optimizer": "adam",
-        "model_lr": 1e-3,
-        "model_sparsity": 0.0 if published else 0.1,
-    }
-    if config.preset == "paper-code":
-        values |= {"metric_start": "published", "l1_reduction": "sum"}
-        values["metric_hidden"] = values["metric_hidden"] and (32,)
-        values["model_optimizer"] = "first_adam" if config.method == "taskmet" else "adam"
-    return values

@@ -103,6 +103,13 @@ def test_a_field_that_newer_code_wrote_is_named() -> None:
         Config.from_json({**Config().resolve().to_json(), "temperament": 1})
 
 
+def test_an_option_that_is_gone_is_refused_where_it_did_something() -> None:
+    saved = Config().resolve().to_json()
+    assert Config.from_json({**saved, "q_weight_decay": 0.0}) == Config.from_json(saved)
+    with pytest.raises(ConfigError, match=r"--q-weight-decay 0.004 is an option of an older version; go on with that one"):
+        Config.from_json({**saved, "q_weight_decay": 0.004})
+
+
 COUNTS = ["steps", "seeds", "model_hidden", "q_hidden", "metric_every", "random_steps", "batch_size", "eval_every",
           "eval_episodes"]  # fmt: skip
 NOT_NEGATIVE = ["seed", "model_sparsity", "q_sparsity", "metric_lr_decay", "metric_warmup", "l1", "solver_steps", "damping",
