@@ -67,7 +67,7 @@ class Config:
                                                 choices=("adam", "first_adam"))  # fmt: skip
     model_lr: float | None = option(None, "model's learning rate, per update")
     model_sparsity: float | None = option(None, "how fast what joins the dynamics network to an input or output that nothing "
-                                                "moves goes to 0, in learning rates per update, at the start")  # fmt: skip
+                                                "moves goes to 0, in learning rates per update")  # fmt: skip
     critic_lr: float = option(3e-4, "critic's Adam learning rate, per update")
     temperature: float = option(0.01, "α of the soft value, in units of reward")
     discount: float = option(0.99, "γ, per environment step")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 SPARSITY_DECAY = 10_000
-"""Updates k₀ after which the sparsity λ/√(1 + k/k₀) begins to fall, as the bias it brings may once there is data."""
+"""Updates k₀ after which the critic's sparsity λ/√(1 + k/k₀) begins to fall, as the bias it brings may once there is data."""
 
 
 def critic_optimizer(learning_rate: float, sparsity: float) -> optax.GradientTransformation:
@@ -18,7 +18,9 @@ def critic_optimizer(learning_rate: float, sparsity: float) -> optax.GradientTra
     The kernel keeps its norm, so that λ only moves it from inputs of noise to the others: after a layer normalisation the norm
     has no effect but on the size of a step, relative to the weights, and that would grow without end.
     """
-    return _with_sparsity(optax.adam(learning_rate), learning_rate * sparsity, {"Dense_0": -1}, keep_norm=True)
+    rate = inverse_sqrt(learning_rate * sparsity, SPARSITY_DECAY)
+    adam = optax.adam(learning_rate)
+    return optax.chain(adam, sparse(rate, {"Dense_0": -1}, keep_norm=True)) if sparsity else adam
 
 
 def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_layers: int) -> optax.GradientTransformation:
@@ -28,11 +30,8 @@ def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_lay
     An output that cannot be predicted then sends no noise back into the hidden layers, whose gradients it would dominate.
     """
     adam = {"adam": optax.adam, "first_adam": first_adam}[name](learning_rate)
-    return _with_sparsity(adam, learning_rate * sparsity, {"Dense_0": -1, f"Dense_{hidden_layers}": -2}, "dynamics")
-
-
-def _with_sparsity(adam: optax.GradientTransformation, rate: float, *groups: Any, **options: Any) -> Any:
-    return optax.chain(adam, sparse(inverse_sqrt(rate, SPARSITY_DECAY), *groups, **options)) if rate else adam
+    layers = {"Dense_0": -1, f"Dense_{hidden_layers}": -2}
+    return optax.chain(adam, sparse(learning_rate * sparsity, layers, "dynamics")) if sparsity else adam
 
 
 def sparse(
@@ -77,9 +76,8 @@ def sparse(
 def inverse_sqrt(value: float, decay: int) -> optax.ScalarOrSchedule:
     """value/√(1 + k/k₀) at update k, or `value` where k₀ = `decay` is 0.
 
-    As a learning rate: of a gradient that is mostly noise, k such steps add up √k of the signal and √log k of the noise, so
-    early ones can be large without late ones undoing what was learned, whatever the length of the run. As the sparsity of a
-    fit to k transitions: the rate at which the group lasso's bias may vanish while it still outweighs the noise.
+    Of a gradient that is mostly noise, k such steps add up √k of the signal and √log k of the noise: early ones can be large
+    without late ones undoing what was learned, whatever the length of the run.
     """
     return (lambda count: value / jnp.sqrt(1 + count / decay)) if decay else value
 

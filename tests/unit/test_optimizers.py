@@ -77,16 +77,24 @@ def test_sparse_shrinks_the_dynamics_first_rows_and_last_columns_in_norm_and_not
 
 
 @pytest.mark.parametrize("name", ["adam", "first_adam"])
-def test_the_models_sparsity_is_in_learning_rates_and_falls(name: str) -> None:
+def test_the_models_sparsity_is_in_learning_rates(name: str) -> None:
     params = jax.tree.map(jnp.ones_like, Model(4, 2, (5, 3)).init(jax.random.key(0)))
-    zero, optimizer = jax.tree.map(jnp.zeros_like, params), model_optimizer(name, 1e-2, 0.5, hidden_layers=2)
-    state = optimizer.init(params)
-    for count in (0, 3 * SPARSITY_DECAY):
-        state = jax.tree.map(lambda x, count=count: jnp.full_like(x, count) if x.dtype == jnp.int32 else x, state)
-        updates, _ = optimizer.update(zero, state, params)
-        expected = -1e-2 * 0.5 / (1 + (count > 0))
-        np.testing.assert_allclose(updates.dynamics["params"]["Dense_0"]["kernel"], expected, rtol=1e-4)  # float32 near 1
-        assert not np.any(updates.dynamics["params"]["Dense_1"]["kernel"])
+    optimizer = model_optimizer(name, 1e-2, 0.5, hidden_layers=2)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    for layer, expected in (("Dense_0", -5e-3), ("Dense_1", 0.0), ("Dense_2", -5e-3)):
+        np.testing.assert_allclose(updates.dynamics["params"][layer]["kernel"], expected, rtol=1e-4)  # float32 near 1
+
+
+def test_the_critics_sparsity_falls() -> None:
+    params = SoftQ(4, 2, (3, 3)).init(jax.random.key(0))
+    optimizer, zero = critic_optimizer(1e-2, 0.5), jax.tree.map(jnp.zeros_like, params)
+    (adam, sparsity), kernel = optimizer.init(params), np.asarray(params["params"]["Dense_0"]["kernel"])
+    late = (adam, sparsity._replace(count=jnp.int32(3 * SPARSITY_DECAY)))
+    for state, rate in (((adam, sparsity), 5e-3), (late, 2.5e-3)):
+        new = kernel + optimizer.update(zero, state, params)[0]["params"]["Dense_0"]["kernel"]
+        size = [np.sqrt(np.mean(rows**2, axis=-1)) for rows in (kernel[0], new[0])]
+        expected = (size[0] - rate) / np.linalg.norm(size[0] - rate) * np.linalg.norm(size[0])
+        np.testing.assert_allclose(size[1], expected, rtol=1e-5)  # float32
 
 
 def test_without_sparsity_the_models_optimiser_is_optaxs() -> None:
