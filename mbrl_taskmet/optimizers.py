@@ -12,14 +12,21 @@ SPARSITY_DECAY = 10_000
 """Updates k₀ after which the critic's sparsity λ/√(1 + k/k₀) begins to fall, as the bias it brings may once there is data."""
 
 
-def critic_optimizer(learning_rate: float, sparsity: float) -> optax.GradientTransformation:
-    """Adam; where `sparsity` λ is not 0, each step is followed by one of `sparse` on the rows of each head's first kernel.
+def critic_optimizer(learning_rate: float, decay: float = 0.0, sparsity: float = 0.0) -> optax.GradientTransformation:
+    """Adam, with one of two ways to be rid of the weights on inputs of noise.
 
-    The kernel keeps its norm, so that λ only moves it from inputs of noise to the others: after a layer normalisation the norm
-    has no effect but on the size of a step, relative to the weights, and that would grow without end.
+    decay: AdamW's λ, of the first kernel alone. There Adam walks at random, and λ keeps the walk's variance at lr/2λ: from n
+        such inputs a unit gets noise of variance n·lr/2λ. Hence `Config` gives λ per input.
+    sparsity: λ of a step of `sparse` on the rows of each head's first kernel, falling (`SPARSITY_DECAY`). The kernel keeps its
+        norm, so that λ only moves it from inputs of noise to the others: after a layer normalisation the norm has no effect
+        but on the size of a step, relative to the weights, and that would grow without end.
     """
+
+    def first_layer(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: {"Dense_0", "kernel"} <= _names(path), params)
+
+    adam = optax.adamw(learning_rate, weight_decay=decay, mask=first_layer) if decay else optax.adam(learning_rate)
     rate = inverse_sqrt(learning_rate * sparsity, SPARSITY_DECAY)
-    adam = optax.adam(learning_rate)
     return optax.chain(adam, sparse(rate, {"Dense_0": -1}, keep_norm=True)) if sparsity else adam
 
 
@@ -54,8 +61,7 @@ def sparse(
         shrink = jnp.asarray(rate(state.count) if callable(rate) else rate)
 
         def shrunk(path: Any, step: jax.Array, weights: jax.Array) -> jax.Array:
-            names = {getattr(key, "key", getattr(key, "name", "")) for key in path}
-            axis = next((axis for layer, axis in layers.items() if {network, layer, "kernel"} <= names), None)
+            axis = next((axis for layer, axis in layers.items() if {network, layer, "kernel"} <= _names(path)), None)
             if axis is None:
                 return step
             tiny = jnp.finfo(weights.dtype).tiny
@@ -89,3 +95,8 @@ def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransfo
         return jax.tree.map(lambda g: -learning_rate * g / (jnp.abs(g) + eps), updates)
 
     return optax.stateless(update)
+
+
+def _names(path: Any) -> set[str]:
+    """The keys and fields on the way to a leaf."""
+    return {getattr(key, "key", getattr(key, "name", "")) for key in path}

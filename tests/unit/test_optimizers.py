@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from mbrl_taskmet.critics import SoftQ
 from mbrl_taskmet.networks import Model
@@ -17,10 +18,19 @@ from mbrl_taskmet.optimizers import SPARSITY_DECAY, critic_optimizer, first_adam
 PyTree = Any
 
 
+def test_the_critics_weight_decay_shrinks_the_weights_on_its_inputs_and_nothing_else() -> None:
+    params = SoftQ(3, 2, (4, 4), layer_norm=True).init(jax.random.key(0))
+    optimizer = critic_optimizer(1e-2, 0.5)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    expected = jax.tree.map(jnp.zeros_like, params)
+    expected["params"]["Dense_0"]["kernel"] = -1e-2 * 0.5 * params["params"]["Dense_0"]["kernel"]
+    np.testing.assert_allclose(ravel_pytree(updates)[0], ravel_pytree(expected)[0], rtol=1e-6)  # float32
+
+
 def test_the_critics_sparsity_moves_the_first_kernels_norm_from_small_rows_to_large_and_nothing_else() -> None:
     params = SoftQ(4, 2, (3, 3), layer_norm=True).init(jax.random.key(0))
     params["params"]["Dense_0"]["kernel"] = params["params"]["Dense_0"]["kernel"].at[:, 0].set(0.3).at[:, 1].set(1e-3)
-    optimizer = critic_optimizer(1e-2, 0.5)
+    optimizer = critic_optimizer(1e-2, sparsity=0.5)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     kernel = np.asarray(params["params"]["Dense_0"]["kernel"])
     new = kernel + updates["params"]["Dense_0"].pop("kernel")
@@ -87,7 +97,7 @@ def test_the_models_sparsity_is_in_learning_rates(name: str) -> None:
 
 def test_the_critics_sparsity_falls() -> None:
     params = SoftQ(4, 2, (3, 3)).init(jax.random.key(0))
-    optimizer, zero = critic_optimizer(1e-2, 0.5), jax.tree.map(jnp.zeros_like, params)
+    optimizer, zero = critic_optimizer(1e-2, sparsity=0.5), jax.tree.map(jnp.zeros_like, params)
     (adam, sparsity), kernel = optimizer.init(params), np.asarray(params["params"]["Dense_0"]["kernel"])
     late = (adam, sparsity._replace(count=jnp.int32(3 * SPARSITY_DECAY)))
     for state, rate in (((adam, sparsity), 5e-3), (late, 2.5e-3)):
