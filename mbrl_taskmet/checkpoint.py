@@ -110,6 +110,9 @@ class Checkpoints:
         first = max(self._saved_steps[-1] if self._saved_steps else 0, step - rows + 1)
         with jax.enable_x64(self._trainer.config.x64):
             if first < step:
+                for unfinished in self._find_blocks():  # of a run that stopped before it could write the state
+                    if _span(unfinished)[1] > first:
+                        shutil.rmtree(unfinished)
                 block = _rows(carry.replay, jnp.arange(first, step) % rows)
                 arrays = {name: array for name, array in block._asdict().items() if array is not None}
                 self._write_block(f"{first}-{step}", _with_checksum(self._to_host(arrays)))
@@ -118,8 +121,10 @@ class Checkpoints:
         self._last = time.monotonic()
         self._cost = self._last - begin
 
-    def restore(self) -> tuple[int, Carry]:
-        """The newest checkpoint: (environment steps done, carry on its devices). Anything written after it is removed.
+    def restore(self, with_replay: bool = True) -> tuple[int, Carry]:
+        """The newest checkpoint: (environment steps done, carry on its devices), whose replay stays empty unless `with_replay`.
+
+        Removes nothing: the run may still be going on.
 
         Raises:
             ConfigError: there is none, it is damaged, or it belongs to another configuration.
@@ -131,11 +136,8 @@ class Checkpoints:
             step, saved = self._state.restore(self._to_host(_without_replay(carry)))
             placed, like = jax.tree.map(self._to_device, saved), _without_replay(carry)
             restored = jax.tree.map(lambda x, old: jax.random.wrap_key_data(x) if _is_key(old) else x, placed, like)
-            memory = self._fill(carry.replay, restored.observation, step)
-        for block in self._find_blocks():
-            if _span(block)[1] > step:
-                shutil.rmtree(block)
-        self._saved_steps = [_span(block)[1] for block in self._find_blocks()]
+            memory = self._fill(carry.replay, restored.observation, step) if with_replay else carry.replay
+        self._saved_steps = [last for _, last in map(_span, self._find_blocks()) if last <= step]
         return step, restored._replace(replay=memory)
 
     def _fill(self, memory: Replay, observation: jax.Array, step: int) -> Replay:

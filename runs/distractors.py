@@ -18,8 +18,10 @@ from runs.experiment import Experiment, Results, Rows, Setting, final_returns, m
 from runs.restored import restored
 
 COUNTS = (16, 32, 64, 128, 256, 512)
-GIVEN: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
-"""What a method is given beside its name; `NOTES.md` says how it was chosen."""
+GIVEN: dict[str, dict[str, Any]] = {
+    method: {"q_sparsity": 0.1} | ({"model_sparsity": 0.1} if method != "model_free" else {}) for method in METHODS
+}
+"""What a method is given beside its name, at every count; `NOTES.md` says how it was chosen."""
 
 REAL = ("cart position", "cart velocity", "pole angle", "pole velocity")
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
@@ -101,7 +103,7 @@ def _weights(rows: Rows, blocks: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     final = {row["seed"]: row["metric/diagonal"] for row in rows}  # the last row of each seed is its last evaluation
     seen, own = [], []
     for block in blocks:
-        run, _, _, carry = restored(block)
+        run, _, _, carry = restored(block, with_replay=False)
         scales = np.broadcast_to(carry.learner.scale, (run.config.seeds, len(rows[-1]["metric/diagonal"])))
         for seed, scale in enumerate(scales, start=run.config.seed):
             if seed in final and None not in final[seed]:

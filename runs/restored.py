@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from mbrl_taskmet.training import Carry
 
 
-def restored(directory: Path) -> tuple[Run, Any, int, Carry]:
-    """(run, method, step, carry) of a run's directory; the carry's leaves lead with the seeds.
+def restored(directory: Path, with_replay: bool) -> tuple[Run, Any, int, Carry]:
+    """(run, method, step, carry) of a run's directory; the carry's leaves lead with the seeds, its replay may be left out.
 
     Raises:
         ConfigError: it holds no run, no checkpoint, or a damaged one.
@@ -26,4 +26,4 @@ def restored(directory: Path) -> tuple[Run, Any, int, Carry]:
     run = resumed_run(parse(None, ["--resume", str(directory)]))
     env = make_environment(run.environment, run.distractors)
     method = make_method(env, run.config)
-    return run, method, *Checkpoints(directory / "checkpoints", Trainer(env, method, run.config)).restore()
+    return run, method, *Checkpoints(directory / "checkpoints", Trainer(env, method, run.config)).restore(with_replay)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,6 +215,23 @@ def test_a_replay_with_a_missing_block_is_refused(made_up: tuple[Trainer, Carry]
     (tmp_path / "replay" / "0-50").rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="lacks the replay"):
         Checkpoints(tmp_path, trainer).restore()
+    step, restored = Checkpoints(tmp_path, trainer).restore(with_replay=False)
+    assert step == AT and not np.any(restored.replay.reward)
+    jax.tree.map(np.testing.assert_array_equal, restored.learner, carry.learner)
+
+
+def test_reading_a_checkpoint_removes_nothing_and_going_on_removes_what_had_no_state(
+    made_up: tuple[Trainer, Carry], tmp_path: Path
+) -> None:
+    trainer, carry = made_up
+    Checkpoints(tmp_path, trainer).save(50, carry)
+    begun = tmp_path / "replay" / "50-120"  # a run that is still going on writes its replay first
+    shutil.copytree(tmp_path / "replay" / "0-50", begun)
+    resumed = Checkpoints(tmp_path, trainer)
+    assert resumed.restore()[0] == 50 and begun.exists()
+    resumed.save(AT, carry)
+    assert sorted(block.name for block in begun.parent.iterdir()) == ["0-50", f"50-{AT}"]
+    assert Checkpoints(tmp_path, trainer).restore()[0] == AT
 
 
 def test_a_checkpoint_with_a_flipped_byte_is_refused(made_up: tuple[Trainer, Carry], tmp_path: Path) -> None:
