@@ -42,7 +42,8 @@ class Config:
     model_hidden: int | None = option(None, "units in each of the model's two hidden layers")
     q_hidden: int = option(32, "units in each of the Q network's two hidden layers")
     q_layer_norm: bool = option(None, "normalise the units of the Q network's hidden layers")
-    q_weight_decay: float = option(None, "AdamW's weight decay of the Q network's first layer, per observed dimension")
+    q_weight_decay: float = option(None, "AdamW's weight decay of the Q network's first layer, per observed dimension; 0 "
+                                         "with --q-sparsity, unless given")  # fmt: skip
     q_sparsity: float = option(None, "how fast what joins the Q network to an input that nothing moves goes to 0, in learning "
                                      "rates per update, at the start")  # fmt: skip
     normalize_observations: bool = option(None, "let networks and metric see observations in running standard deviations")

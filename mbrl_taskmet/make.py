@@ -29,9 +29,10 @@ def make_method(env: Environment, resolved: Config) -> Method:
         "policy": config.policy,
     }
     if config.model_hidden is not None:
+        hidden = (config.model_hidden,) * 2
         parts |= {
-            "model": Model(n, m, (config.model_hidden,) * 2),
-            "model_optimizer": model_optimizer(config.model_optimizer, config.model_lr, config.model_sparsity, hidden_layers=2),
+            "model": Model(n, m, hidden),
+            "model_optimizer": model_optimizer(config.model_optimizer, config.model_lr, config.model_sparsity, len(hidden)),
         }
     if config.critic_solver is not None:
         parts["critic_solver"] = make_solver(config.critic_solver, config.critic_solver_steps, config.critic_damping)

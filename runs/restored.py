@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mbrl_taskmet.training import Carry
 
 
-def restored(directory: Path, with_replay: bool) -> tuple[Run, Any, int, Carry]:
+def restored(directory: Path, with_replay: bool = True) -> tuple[Run, Any, int, Carry]:
     """(run, method, step, carry) of a run's directory; the carry's leaves lead with the seeds, its replay may be left out.
 
     Raises:

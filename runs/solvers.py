@@ -71,7 +71,7 @@ def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
     from mbrl_taskmet.linear_solve import SOLVERS as KINDS
     from mbrl_taskmet.linear_solve import Minres
 
-    run, method, step, carry = restored(block, with_replay=True)
+    run, method, step, carry = restored(block)
     learner, memory = jax.tree.map(lambda leaf: jnp.asarray(jax.device_get(leaf)[0]), (carry.learner, carry.replay))
 
     @jax.jit

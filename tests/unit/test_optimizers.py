@@ -15,8 +15,6 @@ from mbrl_taskmet.critics import SoftQ
 from mbrl_taskmet.networks import Model
 from mbrl_taskmet.optimizers import SPARSITY_DECAY, critic_optimizer, first_adam, inverse_sqrt, model_optimizer, sparse
 
-PyTree = Any
-
 
 def test_the_critics_weight_decay_shrinks_the_weights_on_its_inputs_and_nothing_else() -> None:
     params = SoftQ(3, 2, (4, 4), layer_norm=True).init(jax.random.key(0))
