@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-SPARSITY_DECAY = 10_000
-"""Updates k₀ after which the critic's sparsity λ/√(1 + k/k₀) begins to fall, as the bias it brings may once there is data."""
+FREE_SIZE = 0.25
+"""Root mean square from which on the critic's sparsity leaves an input's weights alone: where they start with 8 distractors."""
 
 
 def critic_optimizer(learning_rate: float, decay: float = 0.0, sparsity: float = 0.0) -> optax.GradientTransformation:
@@ -17,17 +18,17 @@ def critic_optimizer(learning_rate: float, decay: float = 0.0, sparsity: float =
 
     decay: AdamW's λ, of the first kernel alone. There Adam walks at random, and λ keeps the walk's variance at lr/2λ: from n
         such inputs a unit gets noise of variance n·lr/2λ. Hence `Config` gives λ per input.
-    sparsity: λ of a step of `sparse` on the rows of each head's first kernel, falling (`SPARSITY_DECAY`). The kernel keeps its
-        norm, so that λ only moves it from inputs of noise to the others: after a layer normalisation the norm has no effect
-        but on the size of a step, relative to the weights, and that would grow without end.
+    sparsity: λ of a step of `sparse` on the rows of each head's first kernel. The kernel keeps its norm: after a layer
+        normalisation the norm has no effect but on the size of a step, relative to the weights, and that would grow without
+        end. Rows of `FREE_SIZE` and more are left alone, or the largest would take the whole norm from the others.
     """
 
     def first_layer(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: {"Dense_0", "kernel"} <= _names(path), params)
 
     adam = optax.adamw(learning_rate, weight_decay=decay, mask=first_layer) if decay else optax.adam(learning_rate)
-    rate = inverse_sqrt(learning_rate * sparsity, SPARSITY_DECAY)
-    return optax.chain(adam, sparse(rate, {"Dense_0": -1}, keep_norm=True)) if sparsity else adam
+    step = sparse(learning_rate * sparsity, {"Dense_0": -1}, free_size=FREE_SIZE, keep_norm=True)
+    return optax.chain(adam, step) if sparsity else adam
 
 
 def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_layers: int) -> optax.GradientTransformation:
@@ -42,41 +43,37 @@ def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_lay
 
 
 def sparse(
-    rate: optax.ScalarOrSchedule, layers: dict[str, int], network: str = "params", keep_norm: bool = False
+    rate: float, layers: dict[str, int], network: str = "params", free_size: float = math.inf, keep_norm: bool = False
 ) -> optax.GradientTransformation:
-    """Bring all weights of one input, or of one output, closer to 0 by `rate` in root mean square:
+    """Bring all weights of one input, or of one output, closer to 0. For every group w, of root mean square s:
 
-        w ← w·max(0, 1 − rate·√h / ‖w‖)        for every group w of h weights
+        w ← w·max(0, 1 − rate·max(0, 1 − s/κ)/s)
 
-    The proximal step of the group lasso (Yuan & Lin 2006), decoupled from Adam's as AdamW's decay is. Adam moves a weight by
-    about lr whether its gradient is signal or noise. With rate = λ·lr a weight of nothing but noise stays at about lr/2λ, where
-    signal moves it by more than the rate.
+    A step of the proximal gradient of the group lasso (Yuan & Lin 2006), or with a finite κ of the minimax concave penalty
+    (Zhang 2010), decoupled from Adam's step as AdamW's decay is. Adam moves a weight by about lr whether its gradient is
+    signal or noise. With rate = λ·lr a weight of nothing but noise stays at about lr/2λ, where signal moves it by more than
+    the rate.
 
     layers: the axis along a group, for every layer that has them, by flax's names.
     network: the part of the parameters that the layers are in.
+    free_size: κ, from which on a group is left alone.
     keep_norm: scale the kernel back to the Frobenius norm it had.
     """
 
-    def update(updates: optax.Updates, state: optax.ScaleByScheduleState, params: optax.Params | None = None) -> Any:
-        shrink = jnp.asarray(rate(state.count) if callable(rate) else rate)
+    def shrunk(path: Any, step: jax.Array, weights: jax.Array) -> jax.Array:
+        axis = next((axis for layer, axis in layers.items() if {network, layer, "kernel"} <= _names(path)), None)
+        if axis is None:
+            return step
+        tiny = jnp.finfo(weights.dtype).tiny
+        new = weights + step
+        size = jnp.sqrt(jnp.mean(new**2, axis=axis, keepdims=True))
+        new = new * jnp.maximum(0, 1 - rate * jnp.maximum(0, 1 - size / free_size) / jnp.maximum(size, tiny))
+        if keep_norm:
+            before, after = (jnp.linalg.norm(kernel, axis=(-2, -1), keepdims=True) for kernel in (weights, new))
+            new = new * before / jnp.maximum(after, tiny)
+        return new - weights
 
-        def shrunk(path: Any, step: jax.Array, weights: jax.Array) -> jax.Array:
-            axis = next((axis for layer, axis in layers.items() if {network, layer, "kernel"} <= _names(path)), None)
-            if axis is None:
-                return step
-            tiny = jnp.finfo(weights.dtype).tiny
-            new = weights + step
-            size = jnp.sqrt(jnp.mean(new**2, axis=axis, keepdims=True))
-            new = new * jnp.maximum(0, 1 - shrink.astype(new.dtype) / jnp.maximum(size, tiny))
-            if keep_norm:
-                before, after = (jnp.linalg.norm(kernel, axis=(-2, -1), keepdims=True) for kernel in (weights, new))
-                new = new * before / jnp.maximum(after, tiny)
-            return new - weights
-
-        updates = jax.tree_util.tree_map_with_path(shrunk, updates, params)
-        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
-
-    return optax.GradientTransformation(lambda params: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update)
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(shrunk, updates, params))
 
 
 def inverse_sqrt(value: float, decay: int) -> optax.ScalarOrSchedule:
