@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-FREE_SIZE = 0.25
-"""Root mean square from which on the critic's sparsity leaves an input's weights alone: where they start with 8 distractors."""
+FREE_SHARE = 0.5
+"""Groups of weights from this share of the largest one's size on are left alone by a step of `sparse`."""
 
 
 def critic_optimizer(learning_rate: float, decay: float = 0.0, sparsity: float = 0.0) -> optax.GradientTransformation:
@@ -20,15 +19,14 @@ def critic_optimizer(learning_rate: float, decay: float = 0.0, sparsity: float =
         such inputs a unit gets noise of variance n·lr/2λ. Hence `Config` gives λ per input.
     sparsity: λ of a step of `sparse` on the rows of each head's first kernel. The kernel keeps its norm: after a layer
         normalisation the norm has no effect but on the size of a step, relative to the weights, and that would grow without
-        end. Rows of `FREE_SIZE` and more are left alone, or the largest would take the whole norm from the others.
+        end.
     """
 
     def first_layer(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: {"Dense_0", "kernel"} <= _names(path), params)
 
     adam = optax.adamw(learning_rate, weight_decay=decay, mask=first_layer) if decay else optax.adam(learning_rate)
-    step = sparse(learning_rate * sparsity, {"Dense_0": -1}, free_size=FREE_SIZE, keep_norm=True)
-    return optax.chain(adam, step) if sparsity else adam
+    return optax.chain(adam, sparse(learning_rate * sparsity, {"Dense_0": -1}, keep_norm=True)) if sparsity else adam
 
 
 def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_layers: int) -> optax.GradientTransformation:
@@ -43,20 +41,21 @@ def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_lay
 
 
 def sparse(
-    rate: float, layers: dict[str, int], network: str = "params", free_size: float = math.inf, keep_norm: bool = False
+    rate: float, layers: dict[str, int], network: str = "params", keep_norm: bool = False
 ) -> optax.GradientTransformation:
-    """Bring all weights of one input, or of one output, closer to 0. For every group w, of root mean square s:
+    """Bring all weights of one input, or of one output, closer to 0, the less the larger they are. For every group w of a
+    kernel, of root mean square s:
 
-        w ← w·max(0, 1 − rate·max(0, 1 − s/κ)/s)
+        w ← w·max(0, 1 − rate·max(0, 1 − s/κ)/s),        κ = `FREE_SHARE` · the largest s of the kernel
 
-    A step of the proximal gradient of the group lasso (Yuan & Lin 2006), or with a finite κ of the minimax concave penalty
-    (Zhang 2010), decoupled from Adam's step as AdamW's decay is. Adam moves a weight by about lr whether its gradient is
-    signal or noise. With rate = λ·lr a weight of nothing but noise stays at about lr/2λ, where signal moves it by more than
-    the rate.
+    A step of the proximal gradient of a group lasso (Yuan & Lin 2006) with the taper of the minimax concave penalty (Zhang
+    2010), decoupled from Adam's step as AdamW's decay is. Adam moves a weight by about lr whether its gradient is signal or
+    noise. With rate = λ·lr a weight of nothing but noise stays at about lr/2λ, where signal moves it by more than the rate.
+    κ follows the kernel, for what is small in a network is so only beside the rest of it: a step that took as much from large
+    groups would drain one end of a network, and the other would grow to make up for it.
 
     layers: the axis along a group, for every layer that has them, by flax's names.
     network: the part of the parameters that the layers are in.
-    free_size: κ, from which on a group is left alone.
     keep_norm: scale the kernel back to the Frobenius norm it had.
     """
 
@@ -67,7 +66,9 @@ def sparse(
         tiny = jnp.finfo(weights.dtype).tiny
         new = weights + step
         size = jnp.sqrt(jnp.mean(new**2, axis=axis, keepdims=True))
-        new = new * jnp.maximum(0, 1 - rate * jnp.maximum(0, 1 - size / free_size) / jnp.maximum(size, tiny))
+        free = FREE_SHARE * jnp.max(size, axis=(-2, -1), keepdims=True)
+        amount = rate * jnp.maximum(0, 1 - size / jnp.maximum(free, tiny))
+        new = new * jnp.maximum(0, 1 - amount / jnp.maximum(size, tiny))
         if keep_norm:
             before, after = (jnp.linalg.norm(kernel, axis=(-2, -1), keepdims=True) for kernel in (weights, new))
             new = new * before / jnp.maximum(after, tiny)

@@ -19,7 +19,7 @@ from runs.restored import restored
 
 COUNTS = (16, 32, 64, 128, 256, 512)
 GIVEN: dict[str, dict[str, Any]] = {
-    method: {"q_sparsity": 0.1} | ({"model_sparsity": 0.1} if method != "model_free" else {}) for method in METHODS
+    method: {"q_sparsity": 0.1} | ({"model_sparsity": 0.2} if method != "model_free" else {}) for method in METHODS
 }
 """What a method is given beside its name, at every count; `NOTES.md` says how it was chosen."""
 

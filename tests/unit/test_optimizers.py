@@ -27,13 +27,13 @@ def test_the_critics_weight_decay_shrinks_the_weights_on_its_inputs_and_nothing_
 
 def test_the_critics_sparsity_moves_the_first_kernels_norm_from_small_rows_to_the_others_and_nothing_else() -> None:
     params = SoftQ(4, 2, (3, 3), layer_norm=True).init(jax.random.key(0))
-    kernel = np.full((2, 4, 3), [[1.0], [0.25], [0.1], [1e-3]], np.float32)
+    kernel = np.full((2, 4, 3), [[0.4], [0.2], [0.1], [1e-3]], np.float32)
     params["params"]["Dense_0"]["kernel"] = jnp.asarray(kernel)
     optimizer = critic_optimizer(1e-2, sparsity=0.5)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     new = kernel + updates["params"]["Dense_0"].pop("kernel")
-    # of .25 and more a row is left alone, at .1 it loses 1 − .1/.25 of .01·.5, and what is smaller is 0
-    expected = np.full((2, 4, 3), [[1.0], [0.25], [0.097], [0.0]])
+    # from half of the largest on a row is left alone, at a quarter it loses half of .01·.5, and what is smaller is 0
+    expected = np.full((2, 4, 3), [[0.4], [0.2], [0.0975], [0.0]])
     expected *= np.linalg.norm(kernel[0]) / np.linalg.norm(expected[0])
     np.testing.assert_allclose(new, expected, rtol=1e-5, atol=1e-7)  # float32
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates))
@@ -59,10 +59,11 @@ def test_first_adam_is_adams_first_step_every_time() -> None:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), update, truth)
 
 
-def test_sparse_shrinks_the_dynamics_first_rows_and_last_columns_in_norm_and_nothing_else() -> None:
+def test_sparse_shrinks_the_dynamics_small_first_rows_and_last_columns_and_nothing_else() -> None:
     params = Model(4, 2, (5, 3)).init(jax.random.key(0))
     kernels = params.dynamics["params"]
-    kernels["Dense_0"]["kernel"] = kernels["Dense_0"]["kernel"].at[1].set(1e-4).at[2].set(0.0)
+    kernels["Dense_0"]["kernel"] = kernels["Dense_0"]["kernel"].at[1].set(1e-4).at[2].set(0.0).at[3].multiply(0.3)
+    kernels["Dense_2"]["kernel"] = kernels["Dense_2"]["kernel"].at[:, 0].multiply(30.0)
     optimizer = sparse(2e-3, {"Dense_0": -1, "Dense_2": -2}, "dynamics")
     gradient = jax.tree.map(lambda x: jnp.full_like(x, 1e-5), params)
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
@@ -73,7 +74,9 @@ def test_sparse_shrinks_the_dynamics_first_rows_and_last_columns_in_norm_and_not
 
     for layer, axis in (("Dense_0", 1), ("Dense_2", 0)):
         before, after = (tree.dynamics["params"][layer]["kernel"] for tree in (params, new))
-        expected = np.maximum(sizes(before + 1e-5, axis) - 2e-3, 0)
+        size = sizes(before + 1e-5, axis)
+        expected = np.maximum(size - 2e-3 * np.maximum(0, 1 - size / (0.5 * size.max())), 0)
+        assert np.any(expected == size) and np.any(expected < size)
         np.testing.assert_allclose(sizes(after, axis), expected, rtol=1e-4, atol=1e-8)  # float32, of a difference
         assert np.all(np.sum(before * after, axis) >= 0)
     assert not np.any(new.dynamics["params"]["Dense_0"]["kernel"][1:3])  # what was smaller is 0, and 0 gives no NaN
@@ -83,13 +86,28 @@ def test_sparse_shrinks_the_dynamics_first_rows_and_last_columns_in_norm_and_not
     jax.tree.map(np.testing.assert_array_equal, updates, gradient)
 
 
+def test_sparse_leaves_a_kernel_of_zeros() -> None:
+    params = {"params": {"Dense_0": {"kernel": jnp.zeros((3, 2))}}}
+    updates, _ = sparse(1e-3, {"Dense_0": -1}, keep_norm=True).update(params, optax.EmptyState(), params)
+    np.testing.assert_array_equal(updates["params"]["Dense_0"]["kernel"], 0)
+
+
 @pytest.mark.parametrize("name", ["adam", "first_adam"])
 def test_the_models_sparsity_is_in_learning_rates(name: str) -> None:
-    params = jax.tree.map(jnp.ones_like, Model(4, 2, (5, 3)).init(jax.random.key(0)))
+    params = jax.tree.map(jnp.zeros_like, Model(4, 2, (5, 3)).init(jax.random.key(0)))
+    kernels = params.dynamics["params"]
+    kernels["Dense_0"]["kernel"] = jnp.ones((6, 5)).at[0].set(4)
+    kernels["Dense_1"]["kernel"] = jnp.ones((5, 3)).at[0].set(4)
+    kernels["Dense_2"]["kernel"] = jnp.ones((3, 4)).at[:, 0].set(4)
     optimizer = model_optimizer(name, 1e-2, 0.5, hidden_layers=2)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
-    for layer, expected in (("Dense_0", -5e-3), ("Dense_1", 0.0), ("Dense_2", -5e-3)):
-        np.testing.assert_allclose(updates.dynamics["params"][layer]["kernel"], expected, rtol=1e-4)  # float32 near 1
+    steps = {layer: leaves["kernel"] for layer, leaves in updates.dynamics["params"].items()}
+    # a quarter of the largest loses half of .01·.5
+    np.testing.assert_allclose(
+        steps["Dense_0"], np.where(np.arange(6)[:, None] == 0, 0, -2.5e-3) * np.ones(5), rtol=1e-4
+    )  # float32
+    np.testing.assert_allclose(steps["Dense_2"], np.where(np.arange(4) == 0, 0, -2.5e-3) * np.ones((3, 1)), rtol=1e-4)
+    assert not np.any(steps["Dense_1"])
 
 
 def test_without_sparsity_the_models_optimiser_is_optaxs() -> None:
