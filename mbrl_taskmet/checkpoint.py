@@ -69,10 +69,11 @@ class Snapshots:
         saved = _read(f"the checkpoint at step {step}", f"remove {self._directory / str(step)} to go on from the one before",
                       lambda: self._manager.restore(step, args=self._args.StandardRestore()))  # fmt: skip
         names = _named(like)
-        for name, leaf in names.items():
-            if name not in saved or saved[name].shape != leaf.shape or saved[name].dtype != leaf.dtype:
+        for name in saved | names:
+            pair = [tree[name] for tree in (saved, names) if name in tree]
+            if len(pair) == 1 or pair[0].shape != pair[1].shape or pair[0].dtype != pair[1].dtype:
                 raise ConfigError(f"the checkpoint in {self._directory} does not fit its configuration at {name}; "
-                                  "resume it with the config.json it was written with")  # fmt: skip
+                                  "resume it with the config.json and the version it was written with")  # fmt: skip
         return int(step or 0), jax.tree.unflatten(jax.tree.structure(like), [saved[name] for name in names])
 
 

@@ -45,7 +45,7 @@ class Config:
     q_weight_decay: float = option(None, "AdamW's weight decay of the Q network's first layer, per observed dimension; 0 "
                                          "with --q-sparsity, unless given")  # fmt: skip
     q_sparsity: float = option(None, "how fast what joins the Q network to an input that nothing moves goes to 0, in learning "
-                                     "rates per update, at the start")  # fmt: skip
+                                     "rates per update")  # fmt: skip
     normalize_observations: bool = option(None, "let networks and metric see observations in running standard deviations")
     metric: str | None = option(None, "parametrisation of the learned metric", choices=KINDS)
     metric_input: str | None = option(None, "what the metric is conditioned on", choices=INPUTS)

@@ -203,9 +203,12 @@ def test_resuming_a_run_of_newer_code_is_refused(refused: Refused, directory: Pa
     assert "'attention', which this version does not know; use a newer version" in refused(resume=directory)
 
 
-def test_resuming_with_a_configuration_that_does_not_fit_the_checkpoint_is_refused(refused: Refused, directory: Path) -> None:
-    _edit(directory, config={"q_hidden": 16})
-    assert "does not fit its configuration at .learner.critic" in refused(resume=directory)
+@pytest.mark.parametrize(("config", "place"), [({"q_hidden": 16}, "critic"), ({"normalize_observations": False}, "moments")])
+def test_resuming_with_a_configuration_that_does_not_fit_the_checkpoint_is_refused(
+    refused: Refused, directory: Path, config: dict[str, Any], place: str
+) -> None:
+    _edit(directory, config=config)
+    assert f"does not fit its configuration at .learner.{place}" in refused(resume=directory)
 
 
 def test_resuming_a_run_whose_checkpoints_are_gone_is_refused(refused: Refused, directory: Path) -> None:
