@@ -44,7 +44,7 @@ class Config:
     q_layer_norm: bool = option(None, "normalise the units of the Q network's hidden layers")
     q_weight_decay: float = option(None, "AdamW's weight decay of the Q network's first layer, per observed dimension; 0 "
                                          "with --q-sparsity, unless given")  # fmt: skip
-    q_sparsity: float = option(None, "how fast what joins the Q network to an input that nothing moves goes to 0, in learning "
+    q_sparsity: float = option(None, "how fast what joins the Q network to an input goes to 0, where it is small, in learning "
                                      "rates per update")  # fmt: skip
     normalize_observations: bool = option(None, "let networks and metric see observations in running standard deviations")
     metric: str | None = option(None, "parametrisation of the learned metric", choices=KINDS)
@@ -68,8 +68,8 @@ class Config:
     model_optimizer: str | None = option(None, "adam, or every step as Adam's first one, about lr·sign(gradient)",
                                                 choices=("adam", "first_adam"))  # fmt: skip
     model_lr: float | None = option(None, "model's learning rate, per update")
-    model_sparsity: float | None = option(None, "how fast what joins the dynamics network to an input or output that nothing "
-                                                "moves goes to 0, in learning rates per update")  # fmt: skip
+    model_sparsity: float | None = option(None, "how fast what joins the dynamics network to an input or output goes to 0, "
+                                                "where it is small, in learning rates per update")  # fmt: skip
     critic_lr: float = option(3e-4, "critic's Adam learning rate, per update")
     temperature: float = option(0.01, "α of the soft value, in units of reward")
     discount: float = option(0.99, "γ, per environment step")
