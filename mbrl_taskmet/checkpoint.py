@@ -70,8 +70,8 @@ class Snapshots:
                       lambda: self._manager.restore(step, args=self._args.StandardRestore()))  # fmt: skip
         names = _named(like)
         for name in saved | names:
-            pair = [tree[name] for tree in (saved, names) if name in tree]
-            if len(pair) == 1 or pair[0].shape != pair[1].shape or pair[0].dtype != pair[1].dtype:
+            old, new = saved.get(name), names.get(name)
+            if old is None or new is None or old.shape != new.shape or old.dtype != new.dtype:
                 raise ConfigError(f"the checkpoint in {self._directory} does not fit its configuration at {name}; "
                                   "resume it with the config.json and the version it was written with")  # fmt: skip
         return int(step or 0), jax.tree.unflatten(jax.tree.structure(like), [saved[name] for name in names])
