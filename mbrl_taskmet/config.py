@@ -42,8 +42,6 @@ class Config:
     model_hidden: int | None = option(None, "units in each of the model's two hidden layers")
     q_hidden: int = option(32, "units in each of the Q network's two hidden layers")
     q_layer_norm: bool = option(None, "normalise the units of the Q network's hidden layers")
-    q_weight_decay: float = option(None, "AdamW's weight decay of the Q network's first layer, per observed dimension; 0 "
-                                         "with --q-sparsity, unless given")  # fmt: skip
     q_sparsity: float = option(None, "how fast what joins the Q network to an input goes to 0, where it is small, in learning "
                                      "rates per update")  # fmt: skip
     normalize_observations: bool = option(None, "let networks and metric see observations in running standard deviations")
@@ -198,12 +196,12 @@ _IMPLICIT_FIELDS = {"critic_solver", "critic_solver_steps", "critic_damping"}
 _MODEL_FIELDS = {"model_hidden", "model_optimizer", "model_lr", "model_sparsity"}
 _METHOD_FIELDS = _METRIC_FIELDS | _IMPLICIT_FIELDS | _MODEL_FIELDS
 
-_BEFORE = {"q_layer_norm": False, "q_weight_decay": 0.0, "q_sparsity": 0.0, "metric_lr_decay": 0, "model_sparsity": 0.0}
+_BEFORE = {"q_layer_norm": False, "q_sparsity": 0.0, "metric_lr_decay": 0, "model_sparsity": 0.0}
 """What a saved run did before it could name these fields."""
 
 _AT_LEAST = {
-    "steps": 1, "seeds": 1, "seed": 0, "model_hidden": 1, "model_sparsity": 0, "q_hidden": 1, "q_weight_decay": 0,
-    "q_sparsity": 0, "metric_hidden": 1, "metric_lr_decay": 0, "metric_warmup": 0, "metric_every": 1, "l1": 0,
+    "steps": 1, "seeds": 1, "seed": 0, "model_hidden": 1, "model_sparsity": 0, "q_hidden": 1, "q_sparsity": 0,
+    "metric_hidden": 1, "metric_lr_decay": 0, "metric_warmup": 0, "metric_every": 1, "l1": 0,
     "solver_steps": 0, "damping": 0, "critic_solver_steps": 0, "critic_damping": 0, "random_steps": 1, "batch_size": 1,
     "replay_capacity": 1, "eval_every": 1, "eval_episodes": 1,
 }  # fmt: skip

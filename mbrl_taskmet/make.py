@@ -24,7 +24,7 @@ def make_method(env: Environment, resolved: Config) -> Method:
     config: Any = resolved  # None only where the method has no such thing, and then not read
     parts: dict[str, Any] = {
         "critic": SoftQ(n, m, (config.q_hidden,) * 2, config.temperature, config.discount, config.q_layer_norm),
-        "critic_optimizer": critic_optimizer(config.critic_lr, n * config.q_weight_decay, config.q_sparsity),
+        "critic_optimizer": critic_optimizer(config.critic_lr, config.q_sparsity),
         "tau": config.tau,
         "policy": config.policy,
     }

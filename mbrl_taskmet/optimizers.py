@@ -12,21 +12,12 @@ FREE_SHARE = 0.5
 """Groups of weights from this share of the largest one's size on are left alone by a step of `sparse`."""
 
 
-def critic_optimizer(learning_rate: float, decay: float = 0.0, sparsity: float = 0.0) -> optax.GradientTransformation:
-    """Adam, with one of two ways to be rid of the weights on inputs of noise.
-
-    decay: AdamW's λ, of the first kernel alone. There Adam walks at random, and λ keeps the walk's variance at lr/2λ: from n
-        such inputs a unit gets noise of variance n·lr/2λ. Hence `Config` gives λ per input.
-    sparsity: λ of a step of `sparse` on the rows of each head's first kernel. The kernel keeps its norm: after a layer
-        normalisation the norm has no effect but on the size of a step, relative to the weights, and that would grow without
-        end.
+def critic_optimizer(learning_rate: float, sparsity: float) -> optax.GradientTransformation:
+    """Adam; where `sparsity` λ is not 0, each step is followed by one of `sparse` on the rows of each head's first kernel, one
+    for each input.
     """
-
-    def first_layer(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: {"Dense_0", "kernel"} <= _names(path), params)
-
-    adam = optax.adamw(learning_rate, weight_decay=decay, mask=first_layer) if decay else optax.adam(learning_rate)
-    return optax.chain(adam, sparse(learning_rate * sparsity, {"Dense_0": -1}, keep_norm=True)) if sparsity else adam
+    adam = optax.adam(learning_rate)
+    return optax.chain(adam, sparse(learning_rate * sparsity, {"Dense_0": -1})) if sparsity else adam
 
 
 def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_layers: int) -> optax.GradientTransformation:
@@ -40,9 +31,7 @@ def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_lay
     return optax.chain(adam, sparse(learning_rate * sparsity, layers, "dynamics")) if sparsity else adam
 
 
-def sparse(
-    rate: float, layers: dict[str, int], network: str = "params", keep_norm: bool = False
-) -> optax.GradientTransformation:
+def sparse(rate: float, layers: dict[str, int], network: str = "params") -> optax.GradientTransformation:
     """Bring all weights of one input, or of one output, closer to 0, the less the larger they are. For every group w of a
     kernel, of root mean square s:
 
@@ -56,7 +45,6 @@ def sparse(
 
     layers: the axis along a group, for every layer that has them, by flax's names.
     network: the part of the parameters that the layers are in.
-    keep_norm: scale the kernel back to the Frobenius norm it had.
     """
 
     def shrunk(path: Any, step: jax.Array, weights: jax.Array) -> jax.Array:
@@ -68,11 +56,7 @@ def sparse(
         size = jnp.sqrt(jnp.mean(new**2, axis=axis, keepdims=True))
         free = FREE_SHARE * jnp.max(size, axis=(-2, -1), keepdims=True)
         amount = rate * jnp.maximum(0, 1 - size / jnp.maximum(free, tiny))
-        new = new * jnp.maximum(0, 1 - amount / jnp.maximum(size, tiny))
-        if keep_norm:
-            before, after = (jnp.linalg.norm(kernel, axis=(-2, -1), keepdims=True) for kernel in (weights, new))
-            new = new * before / jnp.maximum(after, tiny)
-        return new - weights
+        return new * jnp.maximum(0, 1 - amount / jnp.maximum(size, tiny)) - weights
 
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(shrunk, updates, params))
 

@@ -30,8 +30,7 @@ def preset_values(config: Config, noisy: bool) -> dict[str, Any]:
         "steps": 200_000 if published else 100_000,
         "seeds": 10 if published else 1,
         "q_layer_norm": not published,
-        "q_weight_decay": 0.0 if published or config.q_sparsity else 0.004,
-        "q_sparsity": 0.0,
+        "q_sparsity": 0.0 if published else 0.1,
         "normalize_observations": not published,
         "policy": "critic" if published else "target",
         "metric": metric,
@@ -55,7 +54,7 @@ def preset_values(config: Config, noisy: bool) -> dict[str, Any]:
         "model_hidden": 32,
         "model_optimizer": "adam",
         "model_lr": 1e-3,
-        "model_sparsity": 0.0,
+        "model_sparsity": 0.0 if published else 0.1,
     }
     if config.preset == "paper-code":
         values |= {"metric_start": "published", "l1_reduction": "sum"}

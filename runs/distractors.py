@@ -1,13 +1,12 @@
 """Figures 6 and 7: return against the number of distractors, every method, and the metric that TaskMet learns.
 
-`python -m runs.distractors`; see `runs/experiment.py` for its flags. One setting of each method for all counts.
+`python -m runs.distractors`; see `runs/experiment.py` for its flags. The default preset, for every method and count.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,11 +17,6 @@ from runs.experiment import Experiment, Results, Rows, Setting, final_returns, m
 from runs.restored import restored
 
 COUNTS = (16, 32, 64, 128, 256, 512)
-GIVEN: dict[str, dict[str, Any]] = {
-    method: {"q_sparsity": 0.1} | ({"model_sparsity": 0.2} if method != "model_free" else {}) for method in METHODS
-}
-"""What a method is given beside its name, at every count; `NOTES.md` says how it was chosen."""
-
 REAL = ("cart position", "cart velocity", "pole angle", "pole velocity")
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
          "model_free": "model-free"}  # fmt: skip
@@ -117,7 +111,7 @@ def _setting(method: str, count: int) -> Setting:
     return Setting(
         name=f"{method}-{count}",
         distractors=count,
-        given={"method": method, **GIVEN[method]},
+        given={"method": method},
         rival=None if method == "taskmet" else f"taskmet-{count}",
         published=f"{number[0]:.0f} ± {number[1]:.0f}" if number else "",
     )

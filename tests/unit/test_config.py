@@ -39,7 +39,7 @@ def test_the_paper_preset_is_the_published_setting() -> None:
     assert (config.metric, config.metric_input, config.normalize) == ("diagonal", "none", True)
     assert (config.metric_lr, config.metric_warmup, config.metric_every, config.metric_floor) == (1e-3, 5000, 1, 0.0)
     assert config.model_optimizer == "adam"
-    assert (config.q_layer_norm, config.q_weight_decay, config.metric_lr_decay) == (False, 0.0, 0)
+    assert (config.q_layer_norm, config.metric_lr_decay) == (False, 0)
     assert (config.q_sparsity, config.model_sparsity) == (0.0, 0.0)
 
 
@@ -81,10 +81,10 @@ def test_a_resolved_configuration_resolves_to_itself_and_survives_json(method: s
 @pytest.mark.parametrize("method", ["taskmet", "mle"])
 def test_a_saved_run_that_is_older_than_a_field_keeps_to_what_it_did(method: str) -> None:
     saved = Config(method=method).resolve().to_json()
-    for name in ("q_layer_norm", "q_weight_decay", "q_sparsity", "metric_lr_decay", "model_sparsity"):
+    for name in ("q_layer_norm", "q_sparsity", "metric_lr_decay", "model_sparsity"):
         del saved[name]
     config = Config.from_json(saved).resolve()
-    assert (config.q_layer_norm, config.q_weight_decay, config.q_sparsity, config.model_sparsity) == (False, 0.0, 0.0, 0.0)
+    assert (config.q_layer_norm, config.q_sparsity, config.model_sparsity) == (False, 0.0, 0.0)
     assert config.metric_lr_decay == (0 if method == "taskmet" else None)
 
 
@@ -104,15 +104,9 @@ def test_a_field_that_newer_code_wrote_is_named() -> None:
         Config.from_json({**Config().resolve().to_json(), "temperament": 1})
 
 
-def test_a_sparse_critic_has_no_weight_decay_unless_told() -> None:
-    decays = [Config(**given).resolve().q_weight_decay for given in ({}, {"q_sparsity": 0.1})]
-    assert decays == [0.004, 0.0]
-    assert Config(q_sparsity=0.1, q_weight_decay=0.01).resolve().q_weight_decay == 0.01
-
-
 COUNTS = ["steps", "seeds", "model_hidden", "q_hidden", "metric_every", "random_steps", "batch_size", "eval_every",
           "eval_episodes"]  # fmt: skip
-NOT_NEGATIVE = ["seed", "model_sparsity", "q_weight_decay", "q_sparsity", "metric_lr_decay", "metric_warmup", "l1",
+NOT_NEGATIVE = ["seed", "model_sparsity", "q_sparsity", "metric_lr_decay", "metric_warmup", "l1",
                 "solver_steps", "damping", "critic_solver_steps", "critic_damping"]  # fmt: skip
 SHARES = ["metric_floor", "discount", "tau", "epsilon"]
 INFINITE = float("inf")
