@@ -95,7 +95,7 @@ def _train(block: Block, trainer: Trainer, place: Path) -> bool:
                 carry = trainer.init()
             else:
                 done, host = snapshots.restore(trainer.shapes())
-                carry = trainer.to_devices(host)
+                carry = trainer.spread.to_devices(host)
             recorder = Recorder(place, resume_at=done if snapshots.latest is not None else None)
             before = recorder.rows[-1]["wall_seconds"] if recorder.rows else 0.0
             bar.update(done)
@@ -103,7 +103,7 @@ def _train(block: Block, trainer: Trainer, place: Path) -> bool:
                 recorder.write(rows_of(report, iteration, trainer.sizes.seeds, before + time.monotonic() - begin))
                 done, carry = iteration, after  # only now: an interruption saves what is on record
                 if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    snapshots.save(done, trainer.only_runs(carry))
+                    snapshots.save(done, trainer.spread.to_host(carry))
                     saved = time.monotonic()
                 bar.set_postfix_str(f"{int(report.stopped.sum())} of {trainer.sizes.runs} runs stopped", refresh=False)
                 bar.update(done - bar.n)
@@ -111,7 +111,7 @@ def _train(block: Block, trainer: Trainer, place: Path) -> bool:
         result = trainer.finish(carry)
     except KeyboardInterrupt:
         if carry is not None:
-            snapshots.save(done, trainer.only_runs(carry))
+            snapshots.save(done, trainer.spread.to_host(carry))
         return False
     write_arrays(place / "learned.npz", learned(trainer, result))
     write_json(place / "result.json", result_of(block, trainer, result, before + time.monotonic() - begin))

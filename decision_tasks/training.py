@@ -13,18 +13,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from decision_tasks.base import Split, Task, decided_value
 from decision_tasks.evaluation import BASELINES, Score, scale, test_score
 from decision_tasks.methods import METHODS, Method, squared_error
 from mbrl_taskmet.bilevel import State
 from mbrl_taskmet.config import ConfigError
+from mbrl_taskmet.spread import Spread
 
 PyTree = Any
 VALIDATE_EVERY = 10
 PATIENCE = 100
-_RUNS = PartitionSpec("run")
 
 
 class Sizes(NamedTuple):
@@ -110,9 +109,7 @@ class Trainer:
             raise ConfigError(f"the task {task.name} has no relaxed decision and {method.name} differentiates it; "
                               "use mse or lodl, or write its relax")  # fmt: skip
         self.task, self.method, self.sizes = task, method, sizes
-        devices = jax.devices()[: sizes.runs]
-        self.sharding = NamedSharding(Mesh(np.array(devices), ("run",)), _RUNS)
-        self._padded = -(-sizes.runs // len(devices)) * len(devices)
+        self.spread = Spread(sizes.runs)
         self._fix = self._compiled(self._fix_run)
         self._init = self._compiled(self._init_run)
         self._chunk = self._compiled(self._chunk_run)
@@ -130,18 +127,16 @@ class Trainer:
     def common(self) -> PyTree:
         """Of each data set (datasets, …): what the method prepares, and the values of random and of optimal decisions."""
         if self._common is None:
-            self._common = jax.tree.map(np.asarray, self._prepare())
+            self._common = self._prepare()
         return self._common
 
     @property
     def fixed(self) -> Fixed:
         """The runs' data, made when first asked for."""
         if self._fixed is None:
-            run = np.minimum(np.arange(self._padded), self.sizes.runs - 1)
-            place = partial(jax.device_put, device=self.sharding)
-            datasets, seeds = run // self.sizes.seeds, run % self.sizes.seeds
-            common = jax.tree.map(lambda leaf: place(leaf[datasets]), self.common)
-            self._fixed = self._fix(place(jnp.asarray(datasets)), place(jnp.asarray(seeds)), common)
+            datasets, seeds = np.divmod(np.arange(self.sizes.runs), self.sizes.seeds)
+            common = jax.tree.map(lambda leaf: leaf[datasets], self.common)
+            self._fixed = self._fix(*self.spread.to_devices((datasets, seeds, common)))
         return self._fixed
 
     def init(self) -> Carry:
@@ -153,14 +148,14 @@ class Trainer:
         for first in range(start, self.iterations, VALIDATE_EVERY):
             if bool(jnp.all(carry.stopped)):
                 return
-            carry, report = self._chunk(carry, self.fixed, jnp.full(self._padded, first))
-            yield first + VALIDATE_EVERY, carry, self.only_runs(report)
+            carry, report = self._chunk(carry, self.fixed, jnp.full(self.spread.runs.shape, first))
+            yield first + VALIDATE_EVERY, carry, self.spread.to_host(report)
 
     def finish(self, carry: Carry) -> Result:
         """The best predictor of every run on its test instances."""
         grid = (self.sizes.datasets, self.sizes.seeds)
-        scores = jax.tree.map(lambda x: x.reshape(grid), self.only_runs(self._test(carry.best_params, self.fixed)))
-        return Result(scores.normalized_dq, scores.test_mse, scores, self.only_runs(carry))
+        scores = jax.tree.map(lambda x: x.reshape(grid), self.spread.to_host(self._test(carry.best_params, self.fixed)))
+        return Result(scores.normalized_dq, scores.test_mse, scores, self.spread.to_host(carry))
 
     def baselines(self) -> dict[str, Score]:
         """The rows `zero`, `random` and `optimal` of a table, each leaf (datasets,)."""
@@ -170,49 +165,33 @@ class Trainer:
             predictions = {name: predict(fixed.key, test.y) for name, predict in BASELINES.items()}
             return {n: test_score(self.task, p, test, fixed.random, fixed.optimal) for n, p in predictions.items()}
 
-        first_seeds = self.only_runs(self._compiled(scores)(self.fixed))
+        first_seeds = self.spread.to_host(self._compiled(scores)(self.fixed))
         return jax.tree.map(lambda leaf: leaf[:: self.sizes.seeds], first_seeds)
 
     def shapes(self) -> Carry:
-        """What `only_runs` makes of a carry, in shapes alone."""
+        """A carry on the host, in shapes alone."""
         carry = jax.eval_shape(self._init, self.fixed)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.sizes.runs, *leaf.shape[1:]), leaf.dtype), carry)
 
-    def only_runs(self, tree: PyTree) -> PyTree:
-        """On the host, without the runs that only fill up the last device."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[: self.sizes.runs], tree)
-
-    def to_devices(self, tree: PyTree) -> PyTree:
-        """The inverse of `only_runs`."""
-        run = np.minimum(np.arange(self._padded), self.sizes.runs - 1)
-        return jax.tree.map(lambda leaf: jax.device_put(leaf[run], self.sharding), tree)
-
     def _compiled(self, function: Any) -> Any:
         """`function` of one run, of all runs on their devices."""
-        mesh, spec = self.sharding.mesh, self.sharding.spec
-        platform = mesh.devices[0].platform
 
         def several(*args: Any) -> Any:
-            if platform != "cpu":
+            if not self.spread.on_cpu:
                 return jax.vmap(function)(*args)
             return jax.lax.map(lambda one: function(*one), args)
 
-        sharded = jax.shard_map(several, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-        # as in `mbrl_taskmet.training`: LLVM's higher levels take long and gain nothing measurable on a CPU
-        options = {"xla_backend_optimization_level": 1} if platform == "cpu" else {}
-        return jax.jit(sharded, compiler_options=options)
+        return jax.jit(self.spread.sharded(several), compiler_options=self.spread.compiler_options(1))
 
     def _prepare(self) -> PyTree:
-        mesh = Mesh(self.sharding.mesh.devices[: self.sizes.datasets], ("run",))  # one device each, or several take turns
-        padded = -(-self.sizes.datasets // mesh.size) * mesh.size
-        datasets = jax.device_put(jnp.minimum(jnp.arange(padded), self.sizes.datasets - 1), NamedSharding(mesh, _RUNS))
+        spread = Spread(self.sizes.datasets)
 
         def prepare(dataset: jax.Array) -> PyTree:
             data, key = self._data(dataset)
             return self.method.prepare(self.task, key, data.train), *scale(self.task, key, data.test)
 
-        mapped = jax.shard_map(partial(jax.lax.map, prepare), mesh=mesh, in_specs=_RUNS, out_specs=_RUNS, check_vma=False)
-        return jax.jit(mapped)(datasets)
+        mapped = jax.jit(spread.sharded(partial(jax.lax.map, prepare)))
+        return spread.to_host(mapped(spread.to_devices(np.arange(spread.count))))
 
     def _fix_run(self, dataset: jax.Array, seed: jax.Array, common: tuple[PyTree, jax.Array, jax.Array]) -> Fixed:
         data, key = self._data(dataset)

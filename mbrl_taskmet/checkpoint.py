@@ -135,7 +135,7 @@ class Checkpoints:
         with jax.enable_x64(self._trainer.config.x64):
             carry = self._trainer.init()
             step, saved = self._state.restore(self._to_host(_without_replay(carry)))
-            placed, like = jax.tree.map(self._to_device, saved), _without_replay(carry)
+            placed, like = self._trainer.spread.to_devices(saved), _without_replay(carry)
             restored = jax.tree.map(lambda x, old: jax.random.wrap_key_data(x) if _is_key(old) else x, placed, like)
             memory = self._fill(carry.replay, restored.observation, step) if with_replay else carry.replay
         self._saved_steps = [last for _, last in map(_span, self._find_blocks()) if last <= step]
@@ -155,23 +155,18 @@ class Checkpoints:
                 partial(self._checkpointer.restore, block),
             )  # fmt: skip
             keep = max(first, oldest)
-            values = Replay(**{name: self._to_device(array[:, keep - first :]) for name, array in arrays.items()})
-            memory, done = write(memory, jnp.arange(keep, last) % rows, values), last
+            new = self._trainer.spread.to_devices({name: array[:, keep - first :] for name, array in arrays.items()})
+            memory, done = write(memory, jnp.arange(keep, last) % rows, Replay(**new)), last
         if done < step:
             raise ConfigError(
                 f"{self._blocks} lacks the replay of steps {done} to {step}; restore it from a copy or start the run again"
             )
         current = jax.jit(jax.vmap(replay.set_observation, in_axes=(0, None, 0)), donate_argnums=0)
-        return jax.device_put(current(memory, jnp.int32(step), observation), self._trainer.sharding)
+        return jax.device_put(current(memory, jnp.int32(step), observation), self._trainer.spread.sharding)
 
     def _to_host(self, tree: PyTree) -> PyTree:
         """The leaves without the seeds that fill up a device, random keys as the integers they are."""
-        seeds = self._trainer.config.seeds
-        return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if _is_key(x) else x)[:seeds], tree)
-
-    def _to_device(self, array: np.ndarray) -> jax.Array:
-        filling = [(0, self._trainer.padded_seeds - array.shape[0])] + [(0, 0)] * (array.ndim - 1)
-        return jax.device_put(np.pad(array, filling, mode="edge"), self._trainer.sharding)
+        return self._trainer.spread.to_host(jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree))
 
     def _find_blocks(self) -> list[Path]:
         done = [block for block in self._blocks.iterdir() if block.name.replace("-", "").isdigit()]

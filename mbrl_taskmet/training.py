@@ -7,14 +7,13 @@ the seeds of a device and sharded over devices. Step and seed determine every ra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mbrl_taskmet import replay
 from mbrl_taskmet.config import Config
@@ -23,6 +22,7 @@ from mbrl_taskmet.make import make_method
 from mbrl_taskmet.methods import Learner, Method
 from mbrl_taskmet.normalization import prior
 from mbrl_taskmet.replay import Replay
+from mbrl_taskmet.spread import Spread
 
 if TYPE_CHECKING:
     from envs.base import Environment
@@ -81,8 +81,8 @@ def train(env: Environment, config: Config, method: Method | None = None) -> Res
         steps.append(step)
         reports.append(report)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *reports)
-    learner = jax.tree.map(lambda x: np.asarray(x)[: trainer.config.seeds], carry.learner)
-    return Result(np.array(steps), stacked.episode_returns.mean(axis=-1), stacked, learner)
+    returns = stacked.episode_returns.mean(axis=-1)
+    return Result(np.array(steps), returns, stacked, trainer.spread.to_host(carry.learner))
 
 
 class Trainer:
@@ -97,14 +97,10 @@ class Trainer:
 
     def __init__(self, env: Environment, method: Method, config: Config, devices: list[jax.Device] | None = None):
         self.env, self.method, self.config = env, method, config
-        devices = (devices or jax.devices())[: config.seeds]
-        # Seeds that only fill up the last device are trained and dropped: their device would wait otherwise.
-        self.padded_seeds = -(-config.seeds // len(devices)) * len(devices)
-        self.sharding = NamedSharding(Mesh(np.array(devices), ("seed",)), PartitionSpec("seed"))
-        # LLVM's optimisation takes most of a compilation on a CPU and gains nothing measurable beyond these levels.
-        start, chunk = ({"xla_backend_optimization_level": level} if devices[0].platform == "cpu" else {} for level in (0, 1))
-        self._init = jax.jit(self._sharded(self._init_seeds), compiler_options=start)
-        self._chunk: Any = jax.jit(self._sharded(self._all_seeds), donate_argnums=0, compiler_options=chunk)
+        self.spread = spread = Spread(config.seeds, devices)
+        self._init = jax.jit(spread.sharded(self._init_seeds), compiler_options=spread.compiler_options(0))
+        chunk = spread.sharded(self._all_seeds, common=1)
+        self._chunk: Any = jax.jit(chunk, donate_argnums=0, compiler_options=spread.compiler_options(1))
 
     def init(self) -> Carry:
         """The start of every seed, on its device."""
@@ -131,13 +127,13 @@ class Trainer:
         """
         for step in range(start, self.config.steps, self.config.eval_every):
             carry, report = self.chunk(carry, step)
-            yield step + self.config.eval_every, carry, jax.tree.map(lambda x: np.asarray(x)[: self.config.seeds], report)
+            yield step + self.config.eval_every, carry, self.spread.to_host(report)
 
     def _seeds(self) -> jax.Array:
-        return jax.device_put(self.config.seed + jnp.arange(self.padded_seeds, dtype=jnp.int32), self.sharding)
+        return self.spread.to_devices(np.arange(self.config.seed, self.config.seed + self.config.seeds, dtype=np.int32))
 
     def _on_devices(self, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.sharding)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.spread.sharding)
 
     def _init_seeds(self, seeds: jax.Array) -> Carry:
         carry = jax.lax.map(self._init_seed, seeds)  # one after the other: see `SoftQ.init`
@@ -165,19 +161,9 @@ class Trainer:
             replay=None,  # type: ignore[arg-type]
         )
 
-    def _sharded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`(seeds' values, value common to all, …) on every device's own seeds, without communication."""
-        mesh, spec = self.sharding.mesh, self.sharding.spec
-
-        def sharded(seeds: Any, *common: Any) -> Any:
-            in_specs = (spec, *(PartitionSpec() for _ in common))
-            return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=spec, check_vma=False)(seeds, *common)
-
-        return sharded
-
     def _all_seeds(self, carry: Carry, start: jax.Array) -> tuple[Carry, Report]:
         """A device's seeds: side by side, or on a CPU, where small products run faster alone, one after the other."""
-        if self.sharding.mesh.devices.flat[0].platform != "cpu":
+        if not self.spread.on_cpu:
             # The step is the same for all seeds and stays unbatched: branches on it stay branches, and the replay's row is
             # written in place.
             return jax.vmap(self._one_seed, in_axes=(0, None))(carry, start)

@@ -187,7 +187,8 @@ def made_up(request: pytest.FixtureRequest) -> tuple[Trainer, Carry]:
         current = filled.state.at[:, AT % (CAPACITY + 1)].set(carry.observation[:, :1])
         noise = filled.noise.at[:, AT % (CAPACITY + 1)].set(carry.observation[:, 1:].astype(jnp.float16))
     assert carry.observation.dtype == request.param
-    return trainer, carry._replace(replay=filled._replace(state=current, noise=noise))
+    memory = jax.device_put(filled._replace(state=current, noise=noise), trainer.spread.sharding)
+    return trainer, carry._replace(replay=memory)
 
 
 def test_a_checkpoint_gives_back_every_number_to_the_bit(made_up: tuple[Trainer, Carry], tmp_path: Path) -> None:

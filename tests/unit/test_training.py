@@ -78,7 +78,7 @@ def one_sick(trainer: Trainer, healthy: Any) -> tuple[Carry, list[Report]]:
     """The same program, but the reward of seed 1 is NaN at step 150."""
     carry = trainer.init()
     sick = jnp.array([NEVER, SICK, NEVER])
-    return run(trainer, carry._replace(env_state=carry.env_state | {"sick": jax.device_put(sick, trainer.sharding)}))
+    return run(trainer, carry._replace(env_state=carry.env_state | {"sick": jax.device_put(sick, trainer.spread.sharding)}))
 
 
 def learned(carry: Carry, seed: int) -> list[np.ndarray]:
@@ -151,7 +151,7 @@ from mbrl_taskmet.training import Trainer
 sizes = dict(method="mle", steps=200, eval_every=100, eval_episodes=2, random_steps=64, batch_size=32)
 four = Config(**sizes, seeds=4).resolve()
 trainer = Trainer(Walk(), make_method(Walk(), four), four)
-assert trainer.padded_seeds == 6
+assert trainer.spread.runs.tolist() == [0, 1, 2, 3, 3, 3]
 trainer.compile()
 trainer.chunk(trainer.init(), 0)  # what was compiled ahead takes what init gives
 runs = {"three": train(Walk(), Config(**sizes, seeds=3, seed=4)), "two": train(Walk(), Config(**sizes, seeds=2, seed=5))}
