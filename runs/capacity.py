@@ -13,7 +13,8 @@ import numpy as np
 
 from mbrl_taskmet.plotting import STYLES, band, curve, save_both
 from mbrl_taskmet.statistics import standard_error
-from runs.experiment import LAST, Experiment, Results, Setting, final_returns, main, read_published
+from runs.experiment import Experiment, Setting, main
+from runs.report import LAST, Results, final_returns, read_published
 
 UNITS = (3, 1, 2, 4, 8, 16, 32)
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet"}

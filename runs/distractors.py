@@ -13,7 +13,8 @@ import numpy as np
 from mbrl_taskmet.config import METHODS
 from mbrl_taskmet.plotting import STYLES, save_both
 from mbrl_taskmet.statistics import standard_error
-from runs.experiment import Experiment, Results, Rows, Setting, final_returns, main, read_published
+from runs.experiment import Experiment, Setting, main
+from runs.report import Results, Rows, final_returns, read_published
 from runs.restored import restored
 
 COUNTS = (16, 32, 64, 128, 256, 512)

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from mbrl_taskmet.plotting import STYLES, band, curve, save_both
-from runs.experiment import Experiment, Results, Setting, main
+from runs.experiment import Experiment, Setting, main
+from runs.report import Results
 
 ENVIRONMENTS = ("Acrobot-v1", "MountainCar-v0", "Catch-bsuite", "FourRooms-misc")
 METHODS = ("model_free", "taskmet", "omd", "mle")

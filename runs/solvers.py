@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from mbrl_taskmet.plotting import STYLES, save_both
-from runs.experiment import LAST, Experiment, Results, Setting, final_returns, main
+from runs.experiment import Experiment, Setting, main
+from runs.report import LAST, Results, final_returns
 from runs.restored import restored
 
 DISTRACTORS = 64

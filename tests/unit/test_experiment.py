@@ -16,7 +16,8 @@ import pytest
 
 from mbrl_taskmet.config import Config
 from runs import experiment as runner
-from runs.experiment import Experiment, Setting, final_returns, main
+from runs.experiment import Experiment, Setting, main
+from runs.report import final_returns
 
 EXPERIMENTS = ("distractors", "capacity", "solvers", "environments")
 EXPERIMENT = Experiment(
