@@ -1,4 +1,5 @@
 """The same agents, untouched, on other environments; model-free soft Q-learning on the true transitions is the upper bound.
+TaskMet also has a setting for observations of many dimensions that matter together: a full metric, free to vanish.
 
 `python -m runs.environments`; see `runs/experiment.py` for its flags.
 """
@@ -7,13 +8,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from mbrl_taskmet.plotting import STYLES, band, curve, save_both
 from runs.experiment import Experiment, Setting, main
 from runs.report import Results
 
 ENVIRONMENTS = ("Acrobot-v1", "MountainCar-v0", "Catch-bsuite", "FourRooms-misc")
-METHODS = ("model_free", "taskmet", "omd", "mle")
+METHODS: dict[str, dict[str, Any]] = {
+    "model_free": {},
+    "taskmet": {},
+    "omd": {},
+    "mle": {},
+    "taskmet_full": {"method": "taskmet", "metric": "full", "metric_floor": 0.0, "metric_lr": 0.01},
+}
+"""Fields of `Config` by name; the method is the name unless it says otherwise."""
 COUNTS = (0, 8)
 
 
@@ -52,12 +61,12 @@ EXPERIMENT = Experiment(
             name=_name(environment, method, count),
             environment=environment,
             distractors=count,
-            given={"method": method},
+            given={"method": method, **given},
             rival=None if method == "model_free" else _name(environment, "model_free", count),
         )
         for environment in ENVIRONMENTS
         for count in COUNTS
-        for method in METHODS
+        for method, given in METHODS.items()
     ),
     draw,
 )
