@@ -1,5 +1,5 @@
 """The same agents, untouched, on other environments; model-free soft Q-learning on the true transitions is the upper bound.
-TaskMet also has a setting for observations of many dimensions that matter together: a full metric, free to vanish.
+TaskMet also has a setting for observations of many dimensions that matter together: a full metric, learned faster, with less of the identity mixed in.
 
 `python -m runs.environments`; see `runs/experiment.py` for its flags.
 """
@@ -20,7 +20,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "taskmet": {},
     "omd": {},
     "mle": {},
-    "taskmet_full": {"method": "taskmet", "metric": "full", "metric_floor": 0.0, "metric_lr": 0.01},
+    "taskmet_full": {"method": "taskmet", "metric": "full", "metric_floor": 0.1, "metric_lr": 0.01},
 }
 """Fields of `Config` by name; the method is the name unless it says otherwise."""
 COUNTS = (0, 8)
