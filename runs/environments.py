@@ -1,5 +1,5 @@
 """The same agents, untouched, on other environments; model-free soft Q-learning on the true transitions is the upper bound.
-TaskMet also has a setting for observations of many dimensions that matter together: a full metric, learned faster, with less of the identity mixed in.
+TaskMet also has a setting for many dimensions that matter together: a full metric, faster, with less of the identity mixed in.
 
 `python -m runs.environments`; see `runs/experiment.py` for its flags.
 """
