@@ -112,11 +112,13 @@ class Config:
         """The inverse of `to_json`.
 
         Raises:
-            ConfigError: a name this version does not know: the file was written by newer code.
+            ConfigError: a name this version does not know.
         """
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
-            raise ConfigError(f"the configuration has {unknown[0]!r}, which this version does not know; use a newer version")
+            raise ConfigError(
+                f"the configuration has {unknown[0]!r}, which this version does not know; use the version that wrote it"
+            )
         hidden = values.get("metric_hidden")
         foreign = _METHOD_FIELDS - _fields_of(values["method"])
         before = {name: value for name, value in _BEFORE.items() if name not in foreign}

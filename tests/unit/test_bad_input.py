@@ -200,7 +200,7 @@ def test_resuming_a_run_of_newer_code_is_refused(refused: Refused, directory: Pa
     _edit(directory, format=2)
     assert "is of format 2, from newer code than this; update to resume it" in refused(resume=directory)
     _edit(directory, format=1, config={"attention": True})
-    assert "'attention', which this version does not know; use a newer version" in refused(resume=directory)
+    assert "'attention', which this version does not know; use the version that wrote it" in refused(resume=directory)
 
 
 @pytest.mark.parametrize(("config", "place"), [({"q_hidden": 16}, "critic"), ({"normalize_observations": False}, "moments")])

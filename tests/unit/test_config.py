@@ -99,8 +99,8 @@ def test_a_scalar_metric_is_not_normalised_unless_asked() -> None:
     assert Config(metric="scalar").resolve().normalize is False
 
 
-def test_a_field_that_newer_code_wrote_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"'temperament'.*newer version"):
+def test_a_field_that_another_version_wrote_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"'temperament'.*the version that wrote it"):
         Config.from_json({**Config().resolve().to_json(), "temperament": 1})
 
 
