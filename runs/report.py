@@ -79,8 +79,8 @@ def _line(setting: Setting, results: Results) -> dict[str, Any]:
         "steps": max(row["step"] for row in rows),
         "final return": _spread(final),
         f"last {LAST} evaluations": _spread(late),
-        "IQM": f"{iqm(final):.1f}" if len(final) else "",
-        "95 % interval": f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else "",
+        "IQM": f"{iqm(final):.2f}" if len(final) else "",
+        "95 % interval": f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
         "P(rival is better)": f"{probability_of_improvement(final_returns(rival), final):.2f}" if rival and len(final) else "",
         "model error": f"{mean(known):.3g}" if known else "",
         "published": setting.published,
@@ -89,8 +89,8 @@ def _line(setting: Setting, results: Results) -> dict[str, Any]:
 
 def _spread(values: np.ndarray) -> str:
     """Mean ± standard error, as far as there are values."""
-    error = f" ± {standard_error(values):.1f}" if len(values) > 1 else ""
-    return f"{mean(list(values)):.1f}{error}" if len(values) else ""
+    error = f" ± {standard_error(values):.2f}" if len(values) > 1 else ""
+    return f"{mean(list(values)):.2f}{error}" if len(values) else ""
 
 
 def _short(value: float | None) -> str:
