@@ -24,7 +24,7 @@ QUANTITIES = {"episode_return": ("eval/return", "return"), "dynamics_mse": ("tra
 
 
 def draw(results: Results, output: Path, logdir: Path) -> None:
-    """Figure 8, published above and ours below, and the final return against the number of units."""
+    """Figure 8, published above and ours below, and the final return against the number of units where there are several."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 8), layout="constrained")
@@ -43,7 +43,8 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         axes[1, column].locator_params(axis="x", nbins=5)
     axes[0, 1].set_yscale("log")
     save_both(figure, output / "figure8.png")
-    _draw_units(results, output)
+    if len({name.rpartition("-")[2] for name in results}) > 1:
+        _draw_units(results, output)
 
 
 def _averaged(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
