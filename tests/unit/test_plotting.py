@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mbrl_taskmet.config import Config
-from mbrl_taskmet.plotting import STYLES, band, curve, main, read_groups
+from mbrl_taskmet.plotting import STYLES, band, curve, main, plot_run, read_groups
 
 
 def make_run(directory: Path, method: str, first: int, score: float, distractors: int = 2, **given: Any) -> Path:
@@ -87,3 +88,13 @@ def test_a_curve_has_a_row_per_seed_and_gaps_for_nulls() -> None:
     steps, values = curve(rows, "x")
     np.testing.assert_array_equal(steps, [1, 2])
     np.testing.assert_array_equal(values, [[1.0, math.nan], [3.0, math.nan]])
+
+
+def test_a_run_with_many_dimensions_is_drawn_without_a_name_for_each(tmp_path: Path) -> None:
+    names = tuple(f"dimension_{i}" for i in range(50))
+    row = {"seed": 0, "eval/return": 1.0, "train/model_mse_state": 0.1, "metric/diagonal": [1.0] * 58}
+    rows = [{**row, **{f"metric/{name}": 1.0 for name in names}, "step": step} for step in (1000, 2000)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib only warns where a legend takes the place of the curves
+        plot_run(rows, names, "catch", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").exists()
