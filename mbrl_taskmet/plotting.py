@@ -144,11 +144,13 @@ def _real(key: str) -> bool:
 
 
 def _metric(axis: Any, rows: Rows, state_names: tuple[str, ...]) -> None:
-    named = len(state_names) <= 10  # as many as there are colours; a board's cells are drawn alike
+    few = len(state_names) <= 10  # as many as there are colours; a board's cells are drawn alike
     for i, name in enumerate(state_names):
         steps, values = curve(rows, f"metric/{name}")
-        label = name.replace("_", " ") if named else "" if i else "real dimensions"
-        axis.plot(steps, np.mean(values, axis=0), color=f"C{i if named else 0}", linewidth=1.5 if named else 0.5, label=label)
+        style = {"color": f"C{i}", "label": name.replace("_", " ")} if few else {"color": "C0", "linewidth": 0.5}
+        axis.plot(steps, np.mean(values, axis=0), **style)
+    if not few:
+        axis.lines[0].set_label("real dimensions")
     last = rows[-1]["metric/diagonal"]
     if len(last) > len(state_names):
         noise = {(row["seed"], row["step"]): row["metric/diagonal"][len(state_names) :] for row in rows}

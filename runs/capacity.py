@@ -20,12 +20,8 @@ UNITS = (3, 1, 2, 4, 8, 16, 32)
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet"}
 CRITIC: dict[str, Any] = {"q_layer_norm": False, "q_sparsity": 0.0}
 """Nothing that guards the critic against noise: there is none, and it costs return; see `NOTES.md`."""
-GIVEN: dict[str, dict[str, Any]] = {
-    "mle": CRITIC,
-    "omd": CRITIC,
-    "taskmet": {**CRITIC, "metric": "full", "metric_input": "state_action"},
-}
-"""What a method is given beside its name and size; `NOTES.md` says how it was chosen."""
+GIVEN: dict[str, dict[str, Any]] = {"mle": {}, "omd": {}, "taskmet": {"metric": "full", "metric_input": "state_action"}}
+"""What a method is given beside its name, size and critic; `NOTES.md` says how it was chosen."""
 QUANTITIES = {"episode_return": ("eval/return", "return"), "dynamics_mse": ("train/model_mse_state", "model error")}
 
 
@@ -95,7 +91,7 @@ EXPERIMENT = Experiment(
     tuple(
         Setting(
             name=f"{method}-{units}",
-            given={"method": method, "model_hidden": units, **GIVEN[method]},
+            given={"method": method, "model_hidden": units, **CRITIC, **GIVEN[method]},
             rival=None if method == "taskmet" else f"taskmet-{units}",
             published=PUBLISHED_3[method] if units == 3 else "",
         )
