@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +16,11 @@ from mbrl_taskmet.config import METHODS
 from mbrl_taskmet.plotting import STYLES, save_both
 from mbrl_taskmet.statistics import standard_error
 from runs.experiment import Experiment, Setting, main
-from runs.report import Results, Rows, final_returns, read_published
+from runs.report import Results, final_returns, read_csv, read_published, write_csv
 from runs.restored import restored
 
 COUNTS = (16, 32, 64, 128, 256, 512)
+UNITS = {"normalized": "standard deviations", "environment": "the environment's units, as published"}
 REAL = ("cart position", "cart velocity", "pole angle", "pole velocity")
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
          "model_free": "model-free"}  # fmt: skip
@@ -61,50 +64,53 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
 
 
 def _draw_metric(results: Results, output: Path, logdir: Path) -> None:
-    """Figure 7: the final weight of every real dimension, and the range of the distractors', for TaskMet's runs.
+    """Figure 7: the final weight of every real dimension, and the range of the distractors', for TaskMet's runs, of which
+    `weights.csv.gz` is kept.
 
     In standard deviations, the units that the metric sees by default, and in the environment's, the published ones.
     """
     from matplotlib.figure import Figure
 
+    path = output / "weights.csv.gz"
+    known = read_csv(path) if path.exists() else []
+    lines = {(line["setting"], int(line["seed"])): line for line in [*known, *_weights(results, logdir)]}
+    if not lines:
+        return
+    write_csv(path, [lines[key] for key in sorted(lines)])
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     axes = figure.subplots(1, 2)
     hidden = ""  # a label that begins with _ is not in the legend
     for place, count in enumerate(COUNTS):
-        rows = results.get(f"taskmet-{count}", [])
-        blocks = sorted(path.parent for path in (logdir / f"taskmet-{count}").glob("*/checkpoints"))
-        for axis, weights in zip(axes, _weights(rows, blocks) if rows else (), strict=False):
-            if not len(weights):
-                continue
-            center = weights.mean(axis=0)
+        own = [line for (name, _), line in lines.items() if name == f"taskmet-{count}"]
+        for axis, key in zip(axes, UNITS if own else (), strict=False):
+            center = np.mean([np.array(line[key].split(), float) for line in own], axis=0)
             for i, (name, style) in enumerate(zip(REAL, STYLES, strict=False)):
                 point = {**style, "linestyle": "", "markersize": 8, "label": hidden + name}
                 axis.plot(place + 0.12 * (i - 1.5), center[i], **point)
             axis.fill_between([place - 0.3, place + 0.3], center[4:].min(), center[4:].max(), color="grey", alpha=0.5,
                               label=f"{hidden}distractors, lowest to highest")  # fmt: skip
-            hidden = hidden if axis is axes[0] else "_"
-    for axis, units in zip(axes, ("standard deviations", "the environment's units, as published"), strict=True):
+        hidden = "_" if own else hidden
+    for axis, units in zip(axes, UNITS.values(), strict=True):
         axis.set_xticks(range(len(COUNTS)), [str(count) for count in COUNTS])
         axis.set(xlabel="distractors", ylabel="weight in the metric, mean over seeds", title=f"errors in {units}")
         axis.grid(alpha=0.3)
     axes[1].set_yscale("log")
-    if hidden:
-        axes[0].legend(fontsize="small")
+    axes[0].legend(fontsize="small")
     save_both(figure, output / "figure7.png")
 
 
-def _weights(rows: Rows, blocks: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Λ's diagonal of every seed at the end, (seeds, n): as the metric sees the errors, and in the environment's units."""
-    final = {row["seed"]: row["metric/diagonal"] for row in rows}  # the last row of each seed is its last evaluation
-    seen, own = [], []
-    for block in blocks:
-        run, _, _, carry = restored(block, with_replay=False)
-        scales = np.broadcast_to(carry.learner.scale, (run.config.seeds, len(rows[-1]["metric/diagonal"])))
-        for seed, scale in enumerate(scales, start=run.config.seed):
-            if seed in final and None not in final[seed]:
-                seen.append(np.array(final[seed]))
-                own.append(seen[-1] / scale**2)
-    return np.array(seen), np.array(own)
+def _weights(results: Results, logdir: Path) -> Iterator[dict[str, Any]]:
+    """Λ's diagonal at the end of every seed whose block is there, in both units."""
+    for name in (f"taskmet-{count}" for count in COUNTS):
+        final = {row["seed"]: row.get("metric/diagonal", [None]) for row in results.get(name, [])}  # the last row of each seed
+        for block in sorted(path.parent for path in (logdir / name).glob("*/checkpoints") if final):
+            run, _, _, carry = restored(block, with_replay=False)
+            scales = np.broadcast_to(carry.learner.scale, (run.config.seeds, run.distractors + len(REAL)))
+            for seed, scale in enumerate(scales, start=run.config.seed):
+                if None not in final.get(seed, [None]):
+                    units = (np.array(final[seed]), np.array(final[seed]) / scale**2)
+                    written = (" ".join(f"{weight:.5g}" for weight in weights) for weights in units)
+                    yield {"setting": name, "seed": seed, **dict(zip(UNITS, written, strict=True))}
 
 
 def _setting(method: str, count: int) -> Setting:

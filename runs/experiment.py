@@ -1,7 +1,7 @@
 """What the experiments share: settings × blocks of seeds, each block one run directory of the agents' command.
 
 A block that is there is not run again; one that was interrupted, or is to have more steps, is resumed; seeds that are missing
-are added. Tables (`runs/report.py`) and pictures are made of the blocks that exist.
+are added. Tables (`runs/report.py`) and pictures are made of the blocks that exist and, with `--output`, of the report there.
 
 Flags that an experiment does not know go to the agents' command: `python -m runs.capacity --seeds 2 --steps 2000 --x64`.
 """
@@ -21,7 +21,7 @@ from agents.command import main as agent
 from agents.options import parse
 from mbrl_taskmet.command import Parser, check_counts, command
 from mbrl_taskmet.config import Config, ConfigError, flag
-from runs.report import Results, Rows, report
+from runs.report import Results, Rows, merged, read_report, read_runs, report
 
 
 @dataclass(frozen=True)
@@ -68,22 +68,32 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
     parser.add_argument("--logdir", type=Path, default=Path("runs/logs") / experiment.name, metavar="DIR",
                         help="where the blocks are (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where table and pictures go (default: the logdir)")
+    parser.add_argument("--output", type=Path, metavar="DIR",
+                        help="where table and pictures go, added to those that are there (default: the logdir)")  # fmt: skip
     options, extra = parser.parse_known_args(argv)
     check_counts(options, "seeds", "steps", "block")
     settings = _chosen(experiment, options.only)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
+    extra += ["--steps", str(options.steps)]
+    earlier, runs = read_report(options.output) if options.output else ({}, {})
+    for setting in settings:
+        for name in fnmatch.filter(runs, f"{setting.name}/*"):
+            _check(options.output / name, runs[name]["config"], setting, extra, "--output")
+        for path in sorted((options.logdir / setting.name).glob("*/config.json")):
+            _check(path.parent, json.loads(path.read_text(encoding="utf-8"))["config"], setting, extra, "--logdir")
     for setting in () if options.report else settings:
         code = _run(setting, options.logdir / setting.name, seeds, options.steps, options.block, extra)
         if code:
             return code
-    results = {s.name: _rows(options.logdir / s.name, seeds, options.steps) for s in settings}
-    results = {name: rows for name, rows in results.items() if rows}
-    if not results:
+    names = [setting.name for setting in settings]
+    found = {name: rows for name in names if (rows := _rows(options.logdir / name, seeds, options.steps))}
+    if not found:
         raise ConfigError(f"{options.logdir} holds no evaluation; leave --report out to make some")
     output = options.output or options.logdir
     output.mkdir(parents=True, exist_ok=True)
-    report(settings, results, output, options.logdir)
+    results = {s.name: merged(earlier.get(s.name, []), found.get(s.name, [])) for s in experiment.settings}
+    results = {name: rows for name, rows in results.items() if rows}
+    report(experiment.settings, results, runs | read_runs(options.logdir, found), output)
     experiment.draw(results, output, options.logdir)
     print((output / "table.md").read_text(encoding="utf-8"))
     return 0
@@ -99,9 +109,8 @@ def _chosen(experiment: Experiment, patterns: list[str] | None) -> list[Setting]
 
 def _run(setting: Setting, folder: Path, seeds: range, steps: int, block: int, extra: list[str]) -> int:
     """Resume the blocks that are unfinished, then run those that are missing; the first exit code that is not 0."""
-    flags = ["--distractors", str(setting.distractors), *_flags(setting.given), *extra]
     missing = set(seeds)
-    for directory, config in _blocks(folder, setting, [*flags, "--steps", str(steps)]):
+    for directory, config in _blocks(folder):
         own = set(range(config.seed, config.seed + config.seeds))
         if not own & missing:
             continue
@@ -112,31 +121,35 @@ def _run(setting: Setting, folder: Path, seeds: range, steps: int, block: int, e
                 return code
     for first, count in _stretches(missing, block):
         name = f"seeds{first}-{first + count - 1}"
-        where = ["--seed", str(first), "--seeds", str(count), "--steps", str(steps), "--logdir", str(folder), "--name", name]
-        code = agent(setting.environment, [*flags, *where])
+        where = ["--seed", str(first), "--seeds", str(count), "--logdir", str(folder), "--name", name]
+        code = agent(setting.environment, [*_setting_flags(setting, extra), *where])
         if code:
             return code
     return 0
 
 
-def _blocks(folder: Path, setting: Setting, flags: list[str]) -> Iterator[tuple[Path, Config]]:
-    """The blocks of a setting that hold something, with their configurations.
-
-    Raises:
-        ConfigError: one is of other settings.
-    """
-    expected = Config(**parse(setting.environment, flags).given).resolve(noisy=setting.distractors > 0).to_json()
+def _blocks(folder: Path) -> Iterator[tuple[Path, Config]]:
+    """The blocks of a setting that hold something, with their configurations."""
     for path in sorted(folder.glob("*/config.json")):
-        directory, saved = path.parent, json.loads(path.read_text(encoding="utf-8"))
+        directory = path.parent
         if not any((directory / "checkpoints" / "state").glob("[0-9]*")) and not _last_step(directory):
             shutil.rmtree(directory)  # killed before its first checkpoint
             continue
-        config = Config.from_json(saved["config"])
-        for name, value in config.to_json().items():
-            if name not in ("seed", "seeds", "steps") and json.loads(json.dumps(expected[name])) != saved["config"].get(name):
-                raise ConfigError(f"{directory} was run with {flag(name)} {value}, not {expected[name]}; "
-                                  "give another --logdir, or move it away")  # fmt: skip
-        yield directory, config
+        yield directory, Config.from_json(json.loads(path.read_text(encoding="utf-8"))["config"])
+
+
+def _check(where: Path, saved: dict[str, Any], setting: Setting, extra: list[str], mend: str) -> None:
+    """Only seeds of equal settings are put together.
+
+    Raises:
+        ConfigError: the settings `saved` in `where` are others.
+    """
+    options = parse(setting.environment, _setting_flags(setting, extra))
+    expected = Config(**options.given).resolve(noisy=setting.distractors > 0).to_json()
+    for name, value in Config.from_json(saved).to_json().items():
+        if name not in ("seed", "seeds", "steps") and json.loads(json.dumps(expected[name])) != saved.get(name):
+            raise ConfigError(f"{where} was run with {flag(name)} {value}, not {expected[name]}; "
+                              f"give another {mend}, or move it away")  # fmt: skip
 
 
 def _stretches(seeds: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
@@ -145,6 +158,10 @@ def _stretches(seeds: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
         own = [seed for _, seed in stretch]
         for start in range(0, len(own), most):
             yield own[start], len(own[start : start + most])
+
+
+def _setting_flags(setting: Setting, extra: list[str]) -> list[str]:
+    return ["--distractors", str(setting.distractors), *_flags(setting.given), *extra]
 
 
 def _flags(given: Mapping[str, Any]) -> Iterator[str]:

@@ -2,7 +2,9 @@
 
 table.md, table.csv     a line per setting
 curves.csv.gz           return and model error of every evaluation of every seed
-runs.json               seeds, device, versions and wall time of every block
+runs.json               configuration, seeds, device, versions and wall time of every block
+
+The last two are read back, so that seeds and settings can be added to a report whose blocks are on another machine.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mbrl_taskmet.config import ConfigError
 from mbrl_taskmet.statistics import iqm, mean, probability_of_improvement, standard_error, stratified_ci95
 
 if TYPE_CHECKING:
@@ -28,55 +32,103 @@ LAST = 10  # evaluations
 
 Rows = list[dict[str, Any]]
 Results = dict[str, Rows]  # by the name of the setting; only those with a row
+Runs = dict[str, dict[str, Any]]  # what is known of a block, by "setting/block"
 
 
-def report(settings: Iterable[Setting], results: Results, output: Path, logdir: Path) -> None:
+def report(settings: Iterable[Setting], results: Results, runs: Runs, output: Path) -> None:
     """Write the table, the curves and where they come from."""
     lines = [_line(setting, results) for setting in settings if setting.name in results]
     head = list(lines[0])
     text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     text += ["| " + " | ".join(str(line[name]) for name in head) + " |" for line in lines]
     (output / "table.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    _write_csv(output / "table.csv", lines)
+    write_csv(output / "table.csv", lines)
     curves = [
         {"setting": name, "seed": row["seed"], "step": row["step"], "return": _short(row["eval/return"]),
          "model_error": _short(row["train/model_mse_state"])}
         for name, rows in results.items() for row in rows
     ]  # fmt: skip
-    _write_csv(output / "curves.csv.gz", curves)
-    blocks = [path for name in results for path in sorted((logdir / name).glob("*/summary.json"))]
-    keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
-    summaries = {str(path.parent.relative_to(logdir)): json.loads(path.read_text(encoding="utf-8")) for path in blocks}
-    runs = {name: {key: summary[key] for key in keys} for name, summary in summaries.items()}
+    write_csv(output / "curves.csv.gz", curves)
     (output / "runs.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+
+
+def read_runs(logdir: Path, names: Iterable[str]) -> Runs:
+    """What is known of the finished blocks of the named settings."""
+    keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
+    runs = {}
+    for path in (path for name in names for path in sorted((logdir / name).glob("*/summary.json"))):
+        summary, run = (json.loads((path.parent / file).read_text(encoding="utf-8")) for file in (path.name, "config.json"))
+        runs[str(path.parent.relative_to(logdir))] = {key: summary[key] for key in keys} | {"config": run["config"]}
+    return runs
+
+
+def read_report(output: Path) -> tuple[Results, Runs]:
+    """The rows and the blocks of the report in `output`, as far as `report` keeps them; none where there is no report.
+
+    Raises:
+        ConfigError: its files are damaged.
+    """
+    path, results = output / "curves.csv.gz", Results()
+    if not path.exists():
+        return results, {}
+    try:
+        for line in read_csv(path):
+            value, error = (float(line[key]) if line[key] else None for key in ("return", "model_error"))
+            row = {"seed": int(line["seed"]), "step": int(line["step"]), "eval/return": value, "train/model_mse_state": error}
+            results.setdefault(line["setting"], []).append(row)
+        return results, json.loads((output / "runs.json").read_text(encoding="utf-8"))
+    except (OSError, EOFError, zlib.error, KeyError, ValueError) as error:
+        raise ConfigError(f"{path} or runs.json beside it is damaged ({error}); give another --output") from error
+
+
+def merged(earlier: Rows, now: Rows) -> Rows:
+    """Of each seed the rows that reach further; `now`'s where both reach as far."""
+    seeds: dict[int, Rows] = {}
+    for own in [*_by_seed(earlier), *_by_seed(now)]:
+        before = seeds.get(own[0]["seed"])
+        if before is None or own[-1]["step"] >= before[-1]["step"]:
+            seeds[own[0]["seed"]] = own
+    return [row for seed in sorted(seeds) for row in seeds[seed]]
+
+
+def _by_seed(rows: Rows) -> Iterator[Rows]:
+    """The rows of one seed after the other, each in the order of steps."""
+    for _, own in groupby(sorted(rows, key=lambda row: (row["seed"], row["step"])), lambda row: row["seed"]):
+        yield list(own)
 
 
 def final_returns(rows: Rows, last: int = 1) -> np.ndarray:
     """Each seed's return (seeds,), the mean over its `last` evaluations; seeds that know none are left out."""
     values = []
-    for _, own in groupby(sorted(rows, key=lambda row: (row["seed"], row["step"])), lambda row: row["seed"]):
-        known = [row["eval/return"] for row in list(own)[-last:] if row["eval/return"] is not None]
+    for own in _by_seed(rows):
+        known = [row["eval/return"] for row in own[-last:] if row["eval/return"] is not None]
         values += [float(np.mean(known))] if known else []
     return np.array(values)
 
 
 def read_published(name: str) -> list[dict[str, str]]:
     """The rows of a file of published numbers."""
-    with (PUBLISHED / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_csv(PUBLISHED / name)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV file, compressed if it ends in .gz."""
+    data = path.read_bytes()
+    return list(csv.DictReader((gzip.decompress(data) if path.suffix == ".gz" else data).decode().splitlines()))
 
 
 def _line(setting: Setting, results: Results) -> dict[str, Any]:
     rows = results[setting.name]
     final, late = final_returns(rows), final_returns(rows, LAST)
     interval = stratified_ci95(iqm, final, resamples=2000)
-    errors = [row["train/model_mse_state"] for row in rows if row["step"] == rows[-1]["step"]]
+    ends = [own[-1] for own in _by_seed(rows)]
+    steps, errors = sorted({row["step"] for row in ends}), [row["train/model_mse_state"] for row in ends]
     known = [error for error in errors if error is not None]
     rival = results.get(setting.rival or "")
     return {
         "setting": setting.name,
-        "seeds": len({row["seed"] for row in rows}),
-        "steps": max(row["step"] for row in rows),
+        "seeds": len(ends),
+        "steps": " to ".join(str(step) for step in steps[:: max(1, len(steps) - 1)]),
         "final return": _spread(final),
         f"last {LAST} evaluations": _spread(late),
         "IQM": f"{iqm(final):.2f}" if len(final) else "",
@@ -97,7 +149,8 @@ def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
 
 
-def _write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
+def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write at least one line; the same lines give the same bytes."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()

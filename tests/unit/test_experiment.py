@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from mbrl_taskmet.config import Config
+from runs import distractors
 from runs import experiment as runner
 from runs.experiment import Experiment, Setting, main
-from runs.report import final_returns
+from runs.report import final_returns, write_csv
 
 EXPERIMENTS = ("distractors", "capacity", "solvers", "environments")
 EXPERIMENT = Experiment(
@@ -145,6 +146,30 @@ def test_a_report_runs_nothing(tmp_path: Path, agent: Agent, capsys: pytest.Capt
     assert "| b |" in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_a_report_elsewhere_is_added_to(tmp_path: Path, agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    def report(logs: str, *argv: str) -> str:
+        assert main(EXPERIMENT, ["--logdir", str(tmp_path / logs), "--output", str(tmp_path / "out"), *argv]) == 0
+        return (tmp_path / "out" / "table.md").read_text()
+
+    report("one", "--only", "a", "--steps", "3000")
+    table = report("two", "--seeds", "3", "--first-seed", "1")  # shorter, of another machine: seed 1 is there already
+    # seeds 0 and 1 end at 3 and 13 as before, 2 and 3 at 22 and 32
+    assert "| a | 4 | 2000 to 3000 | 17.50 ±" in table and "| b | 3 | 2000 | 22.00 ±" in table
+    assert set(json.loads((tmp_path / "out" / "runs.json").read_text())) == {"a/seeds0-1", "a/seeds1-3", "b/seeds1-3"}
+    before = (tmp_path / "out" / "curves.csv.gz").read_bytes()
+    assert "| a | 4 | 2000 to 3000 | 17.50 ±" in report("two", "--report", "--only", "b")  # what is not chosen stays
+    assert (tmp_path / "out" / "curves.csv.gz").read_bytes() == before
+
+    calls = len(agent.calls)
+    argv = ["--logdir", str(tmp_path / "three"), "--output", str(tmp_path / "out")]
+    assert main(EXPERIMENT, [*argv, "--model-lr", "0.1"]) == 2
+    assert "a/seeds0-1 was run with --model-lr 0.001, not 0.1; give another --output" in capsys.readouterr().err
+    (tmp_path / "out" / "curves.csv.gz").write_bytes(before[:-40])
+    assert main(EXPERIMENT, argv) == 2
+    assert "curves.csv.gz or runs.json beside it is damaged" in capsys.readouterr().err
+    assert len(agent.calls) == calls
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [(["--only", "c*"], "--only c* is no setting; there are a, b"), (["--seeds", "0"], "--seeds is 0; give 1 or more")],
@@ -181,6 +206,16 @@ def test_an_experiment_draws_what_it_has(name: str, tmp_path: Path) -> None:
     experiment.draw({setting.name: rows for setting in chosen}, tmp_path, tmp_path)
     drawn = {path.suffix for path in tmp_path.iterdir()}
     assert drawn == {".png", ".svg"} and all(path.stat().st_size > 10_000 for path in tmp_path.iterdir())
+
+
+def test_figure_7_keeps_the_weights_of_runs_that_are_elsewhere(tmp_path: Path) -> None:
+    weights = {"normalized": "1 2 3 4 " + "0.5 " * 16, "environment": "10 20 30 40 " + "0.5 " * 16}
+    write_csv(tmp_path / "weights.csv.gz", [{"setting": "taskmet-16", "seed": seed, **weights} for seed in (0, 1)])
+    kept = (tmp_path / "weights.csv.gz").read_bytes()
+    rows = [{"seed": 0, "step": 1000, "eval/return": 9.0}]
+    distractors.draw({"taskmet-16": rows}, tmp_path, tmp_path / "logs")
+    assert (tmp_path / "weights.csv.gz").read_bytes() == kept
+    assert (tmp_path / "figure7.svg").read_text().count("<!-- pole angle -->") == 1
 
 
 def test_an_experiment_runs_from_nothing_to_its_table_and_pictures(tmp_path: Path) -> None:
