@@ -16,7 +16,7 @@ from runs.experiment import Experiment, Setting, main
 from runs.report import Results
 
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "Acrobot-v1": {"critic_lr": 1e-3},
+    "Acrobot-v1": {"q_hidden": 128},
     "MountainCar-v0": {},
     "Catch-bsuite": {},
     # Four random actions for ever are worth α ln 4/(1 − γ): at the default's α more than the goal, which ends them.
