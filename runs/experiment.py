@@ -59,18 +59,7 @@ class Experiment:
 @command
 def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     """Run what is missing, then write the table and the pictures. 2 for bad input, 130 after Ctrl-C."""
-    parser = Parser(prog=f"python -m runs.{experiment.name}", epilog="Other flags go to the agents' command.")
-    parser.add_argument("--seeds", type=int, default=experiment.seeds, help="seeds of every setting (default: %(default)s)")
-    parser.add_argument("--first-seed", type=int, default=0, help="number of the first one (default: 0)")
-    parser.add_argument("--steps", type=int, default=experiment.steps, help="environment steps (default: %(default)s)")
-    parser.add_argument("--block", type=int, default=10, help="most seeds of one run (default: %(default)s)")
-    parser.add_argument("--only", action="append", metavar="PATTERN", help="only settings such as 'taskmet-*'; may be repeated")
-    parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
-    parser.add_argument("--logdir", type=Path, default=Path("runs/logs") / experiment.name, metavar="DIR",
-                        help="where the blocks are (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="where table and pictures go, added to those that are there (default: the logdir)")  # fmt: skip
-    options, extra = parser.parse_known_args(argv)
+    options, extra = _parser(experiment).parse_known_args(argv)
     check_counts(options, "seeds", "steps", "block")
     settings = _chosen(experiment, options.only)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
@@ -97,6 +86,21 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     experiment.draw(results, output, options.logdir)
     print((output / "table.md").read_text(encoding="utf-8"))
     return 0
+
+
+def _parser(experiment: Experiment) -> Parser:
+    parser = Parser(prog=f"python -m runs.{experiment.name}", epilog="Other flags go to the agents' command.")
+    parser.add_argument("--seeds", type=int, default=experiment.seeds, help="seeds of every setting (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="number of the first one (default: 0)")
+    parser.add_argument("--steps", type=int, default=experiment.steps, help="environment steps (default: %(default)s)")
+    parser.add_argument("--block", type=int, default=10, help="most seeds of one run (default: %(default)s)")
+    parser.add_argument("--only", action="append", metavar="PATTERN", help="only settings such as 'taskmet-*'; may be repeated")
+    parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
+    parser.add_argument("--logdir", type=Path, default=Path("runs/logs") / experiment.name, metavar="DIR",
+                        help="where the blocks are (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="DIR",
+                        help="where table and pictures go, added to those that are there (default: the logdir)")  # fmt: skip
+    return parser
 
 
 def _chosen(experiment: Experiment, patterns: list[str] | None) -> list[Setting]:

@@ -76,7 +76,8 @@ def read_report(output: Path) -> tuple[Results, Runs]:
             value, error = (float(line[key]) if line[key] else None for key in ("return", "model_error"))
             row = {"seed": int(line["seed"]), "step": int(line["step"]), "eval/return": value, "train/model_mse_state": error}
             results.setdefault(line["setting"], []).append(row)
-        return results, json.loads((output / "runs.json").read_text(encoding="utf-8"))
+        runs = json.loads((output / "runs.json").read_text(encoding="utf-8"))
+        return results, {name: {**run, "config": run["config"]} for name, run in runs.items()}
     except (OSError, EOFError, zlib.error, KeyError, ValueError) as error:
         raise ConfigError(f"{path} or runs.json beside it is damaged ({error}); give another --output") from error
 
