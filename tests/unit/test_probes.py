@@ -10,14 +10,15 @@ from envs.probes import DiscountedReward, MatchObservation, Walk
 from mbrl_taskmet import Config, train
 from mbrl_taskmet.config import METHODS
 from mbrl_taskmet.make import make_method
+from mbrl_taskmet.methods import Learner
 
 # A low temperature, because under a high one it pays to walk about for ever. A faster critic than the papers', because the
 # problems are tiny and the steps few; OMD oscillates if the model outruns it.
 SETTINGS = {"steps": 3000, "eval_every": 3000, "eval_episodes": 100, "random_steps": 256, "batch_size": 64,
             "critic_lr": 3e-3, "tau": 0.05, "temperature": 1e-3}  # fmt: skip
 
-# A probe is mostly compilation, so only the papers' methods run by default. VEP's random values are not injective: with two
-# of the seeds 0 to 7 the model settles on another next observation of the same values.
+# A probe is mostly compilation, so only the papers' methods run by default. VEP's random values are not injective: with some
+# seeds the model settles on another next observation of the same values.
 EVERY_METHOD = pytest.mark.parametrize(
     "method",
     [pytest.param(name, marks=() if name in ("mle", "omd", "taskmet") else pytest.mark.slow) for name in METHODS],
@@ -25,15 +26,19 @@ EVERY_METHOD = pytest.mark.parametrize(
 
 
 def action_values(env: Environment, method: str, observations: list[float]) -> tuple[np.ndarray, float]:
-    """Q (observations, actions), the mean of the heads, and the mean return."""
+    """Q (observations, actions), the mean of the heads, and the mean return: medians of three seeds, for OMD and VEP fail in
+    one of five or so, and which one is depends on the machine's arithmetic.
+    """
     metric = {"metric_warmup": 500} if method == "taskmet" else {}
-    seed = 1 if method == "vep" else 0
-    config = Config(method=method, seed=seed, **SETTINGS, **metric)  # type: ignore[arg-type]
+    config = Config(method=method, seeds=3, **SETTINGS, **metric)  # type: ignore[arg-type]
     result = train(env, config)
     critic = make_method(env, config.resolve()).critic
-    learner = jax.tree.map(lambda leaf: leaf[0], result.learner)
-    values = critic.action_values(learner.critic.params, learner.normalized(jnp.array(observations)[:, None]))
-    return np.asarray(values.mean(axis=0)), float(result.returns[0, -1])
+
+    def values(learner: Learner) -> jax.Array:
+        return critic.action_values(learner.critic.params, learner.normalized(jnp.array(observations)[:, None])).mean(axis=0)
+
+    seeds = [jax.tree.map(lambda leaf, seed=seed: leaf[seed], result.learner) for seed in range(3)]
+    return np.median([values(learner) for learner in seeds], axis=0), float(np.median(result.returns[:, -1]))
 
 
 @EVERY_METHOD
