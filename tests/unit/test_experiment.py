@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import importlib
 import json
 import os
@@ -18,7 +16,7 @@ from mbrl_taskmet.config import Config
 from runs import distractors
 from runs import experiment as runner
 from runs.experiment import Experiment, Setting, main
-from runs.report import final_returns, write_csv
+from runs.report import final_returns, read_csv, write_csv
 
 EXPERIMENTS = ("distractors", "capacity", "solvers", "environments")
 EXPERIMENT = Experiment(
@@ -87,7 +85,7 @@ def test_every_setting_is_run_with_its_flags_and_reported(tmp_path: Path, agent:
     # seeds 0 and 1 end at 2 and 12; against itself the rival is better half of the time
     assert "| a | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 | 7.00 | 2.00 to 12.00 |  | 0.5 |  |" in table
     assert "| b | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 | 7.00 | 2.00 to 12.00 | 0.50 | 0.5 |  |" in table
-    curves = list(csv.DictReader(gzip.decompress((tmp_path / "logs" / "curves.csv.gz").read_bytes()).decode().splitlines()))
+    curves = read_csv(tmp_path / "logs" / "curves.csv.gz")
     assert len(curves) == 8
     assert curves[0] == {"setting": "a", "seed": "0", "step": "1000", "return": "1", "model_error": "0.5"}
     assert set(json.loads((tmp_path / "logs" / "runs.json").read_text())) == {"a/seeds0-1", "b/seeds0-1"}
