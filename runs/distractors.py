@@ -16,7 +16,7 @@ from mbrl_taskmet.config import METHODS
 from mbrl_taskmet.plotting import STYLES, save_both
 from mbrl_taskmet.statistics import standard_error
 from runs.experiment import Experiment, Setting, main
-from runs.report import Results, final_returns, read_csv, read_published, write_csv
+from runs.report import Results, final_returns, read_csv, read_published, undamaged, write_csv
 from runs.restored import restored
 
 COUNTS = (16, 32, 64, 128, 256, 512)
@@ -71,9 +71,10 @@ def _draw_metric(results: Results, output: Path, logdir: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    path = output / "weights.csv.gz"
-    known = read_csv(path) if path.exists() else []
-    lines = {(line["setting"], int(line["seed"])): line for line in [*known, *_weights(results, logdir)]}
+    path, lines = output / "weights.csv.gz", dict[tuple[str, int], dict[str, Any]]()
+    with undamaged(path):
+        lines |= {(line["setting"], int(line["seed"])): line for line in (read_csv(path) if path.exists() else [])}
+    lines |= {(line["setting"], line["seed"]): line for line in _weights(results, logdir)}
     if not lines:
         return
     write_csv(path, [lines[key] for key in sorted(lines)])

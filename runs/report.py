@@ -15,6 +15,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,15 +72,23 @@ def read_report(output: Path) -> tuple[Results, Runs]:
     path, results = output / "curves.csv.gz", Results()
     if not path.exists():
         return results, {}
-    try:
+    with undamaged(path):
         for line in read_csv(path):
             value, error = (float(line[key]) if line[key] else None for key in ("return", "model_error"))
             row = {"seed": int(line["seed"]), "step": int(line["step"]), "eval/return": value, "train/model_mse_state": error}
             results.setdefault(line["setting"], []).append(row)
-        runs = json.loads((output / "runs.json").read_text(encoding="utf-8"))
+    with undamaged(output / "runs.json") as file:
+        runs = json.loads(file.read_text(encoding="utf-8"))
         return results, {name: {**run, "config": run["config"]} for name, run in runs.items()}
+
+
+@contextmanager
+def undamaged(path: Path) -> Iterator[Path]:
+    """Where a file of a report is read: whatever it lacks is a ConfigError that names it."""
+    try:
+        yield path
     except (OSError, EOFError, zlib.error, KeyError, ValueError) as error:
-        raise ConfigError(f"{path} or runs.json beside it is damaged ({error}); give another --output") from error
+        raise ConfigError(f"{path} is damaged ({error}); restore it, or give another --output") from error
 
 
 def merged(earlier: Rows, now: Rows) -> Rows:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mbrl_taskmet.config import Config
+from mbrl_taskmet.config import Config, ConfigError
 from runs import distractors
 from runs import experiment as runner
 from runs.experiment import Experiment, Setting, main
@@ -164,7 +164,11 @@ def test_a_report_elsewhere_is_added_to(tmp_path: Path, agent: Agent, capsys: py
     assert "a/seeds0-1 was run with --model-lr 0.001, not 0.1; give another --output" in capsys.readouterr().err
     (tmp_path / "out" / "curves.csv.gz").write_bytes(before[:-40])
     assert main(EXPERIMENT, argv) == 2
-    assert "curves.csv.gz or runs.json beside it is damaged" in capsys.readouterr().err
+    assert "curves.csv.gz is damaged" in capsys.readouterr().err
+    (tmp_path / "out" / "curves.csv.gz").write_bytes(before)
+    (tmp_path / "out" / "runs.json").write_text("{")
+    assert main(EXPERIMENT, argv) == 2
+    assert "runs.json is damaged" in capsys.readouterr().err
     assert len(agent.calls) == calls
 
 
@@ -214,6 +218,9 @@ def test_figure_7_keeps_the_weights_of_runs_that_are_elsewhere(tmp_path: Path) -
     distractors.draw({"taskmet-16": rows}, tmp_path, tmp_path / "logs")
     assert (tmp_path / "weights.csv.gz").read_bytes() == kept
     assert (tmp_path / "figure7.svg").read_text().count("<!-- pole angle -->") == 1
+    (tmp_path / "weights.csv.gz").write_bytes(kept[:-40])
+    with pytest.raises(ConfigError, match=r"weights\.csv\.gz is damaged .* restore it"):
+        distractors.draw({"taskmet-16": rows}, tmp_path, tmp_path / "logs")
 
 
 def test_an_experiment_runs_from_nothing_to_its_table_and_pictures(tmp_path: Path) -> None:
