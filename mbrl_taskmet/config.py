@@ -15,7 +15,8 @@ from mbrl_taskmet.presets import PRESETS, SOLVERS, preset_values
 METHODS = ("mle", "omd", "taskmet", "vep", "vagram", "itervaml", "model_free")
 Kind = Literal["scalar", "diagonal", "full"]
 Input = Literal["none", "state", "state_action"]
-KINDS, INPUTS = get_args(Kind), get_args(Input)
+Activation = Literal["softplus", "exp"]
+KINDS, INPUTS, ACTIVATIONS = get_args(Kind), get_args(Input), get_args(Activation)
 
 
 class ConfigError(ValueError):
@@ -47,6 +48,8 @@ class Config:
     normalize_observations: bool = option(None, "let networks and metric see observations in running standard deviations")
     metric: str | None = option(None, "parametrisation of the learned metric", choices=KINDS)
     metric_input: str | None = option(None, "what the metric is conditioned on", choices=INPUTS)
+    metric_activation: str | None = option(None, "what makes the weights of a scalar or diagonal metric positive",
+                                           choices=ACTIVATIONS)  # fmt: skip
     normalize: bool | None = option(None, "keep the norm of the metric's diagonal at the identity's")
     metric_floor: float | None = option(None, "weight of the identity mixed into the metric, 0 to 1")
     metric_hidden: tuple[int, ...] | None = option(None, "units in each hidden layer of a conditional metric")
@@ -121,6 +124,8 @@ class Config:
             )
         hidden = values.get("metric_hidden")
         foreign = _METHOD_FIELDS - _fields_of(values["method"])
+        if values.get("metric") == "full":
+            foreign.add("metric_activation")
         before = {name: value for name, value in _BEFORE.items() if name not in foreign}
         return cls(**{**before, **values, "metric_hidden": None if hidden is None else tuple(hidden)})
 
@@ -170,6 +175,10 @@ class Config:
             )
         if self.metric == "scalar" and self.normalize:
             raise ConfigError("--metric scalar is 1 for ever under --normalize; add --no-normalize")
+        if self.metric == "full" and self.metric_activation is not None:
+            raise ConfigError(f"--metric-activation {self.metric_activation} does nothing for --metric full; leave it out")
+        if self.metric_start == "published" and self.metric_activation == "exp":
+            raise ConfigError("--metric-start published is a softplus's; give --metric-activation softplus or leave it out")
         if self.metric_input == "none" and self.metric_hidden is not None:
             raise ConfigError("--metric-hidden does nothing for --metric-input none; give --metric-input state or leave it out")
         for solver, steps in (("solver", "solver_steps"), ("critic_solver", "critic_solver_steps")):
@@ -191,14 +200,16 @@ def flag(name: str) -> str:
 
 
 _METRIC_FIELDS = {
-    "metric", "metric_input", "normalize", "metric_floor", "metric_hidden", "metric_start", "metric_lr",
+    "metric", "metric_input", "metric_activation", "normalize", "metric_floor", "metric_hidden", "metric_start", "metric_lr",
     "metric_lr_decay", "metric_warmup", "metric_every", "l1", "l1_reduction", "solver", "solver_steps", "damping",
 }  # fmt: skip
 _IMPLICIT_FIELDS = {"critic_solver", "critic_solver_steps", "critic_damping"}
 _MODEL_FIELDS = {"model_hidden", "model_optimizer", "model_lr", "model_sparsity"}
 _METHOD_FIELDS = _METRIC_FIELDS | _IMPLICIT_FIELDS | _MODEL_FIELDS
 
-_BEFORE = {"q_layer_norm": False, "q_sparsity": 0.0, "metric_lr_decay": 0, "model_sparsity": 0.0}
+_BEFORE = {
+    "q_layer_norm": False, "q_sparsity": 0.0, "metric_lr_decay": 0, "model_sparsity": 0.0, "metric_activation": "softplus",
+}  # fmt: skip
 """What a saved run did before it could name these fields."""
 
 _AT_LEAST = {

@@ -40,7 +40,7 @@ def make_method(env: Environment, resolved: Config) -> Method:
         parts |= {
             "metric": Metric(
                 n, m, config.metric, config.metric_input, config.normalize, config.metric_floor,
-                config.metric_hidden or (), config.metric_start == "published",
+                config.metric_hidden or (), config.metric_start == "published", config.metric_activation or "softplus",
             ),
             "metric_optimizer": optax.adam(inverse_sqrt(config.metric_lr, config.metric_lr_decay)),
             "solver": make_solver(config.solver, config.solver_steps, config.damping),

@@ -1,6 +1,6 @@
 """Λ_φ, the learned metric on predictions, and the loss it defines (TaskMet eq. 3 and section 3.3).
 
-    Λ ← A(φ)                       positive semi-definite: softplus for scalar and diagonal, LLᵀ for full
+    Λ ← A(φ)                       positive semi-definite: softplus or exp for scalar and diagonal, LLᵀ for full
     Λ ← Λ · √n / ‖diag Λ‖₂         if normalised, so that the diagonal has the identity's norm
     Λ ← f·I + (1 − f)·Λ            a floor f ∈ [0, 1): no direction is ever forgotten, so a metric cannot collapse
     and normalised again, which keeps the floor: the mixture's diagonal is at most √n long.
@@ -16,13 +16,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mbrl_taskmet.config import Input, Kind
+from mbrl_taskmet.config import Activation, Input, Kind
 from mbrl_taskmet.networks import MLP, UniformMLP, apply
 
 PyTree = Any
 
 _LEAST = 1e-12  # keeps the norm above 0 where every softplus underflows; its square is still a float32
-_SOFTPLUS_OF_1 = 0.5413248546129181  # log(e − 1): softplus of it is 1
+_AT_1 = {"softplus": 0.5413248546129181, "exp": 0.0}  # where each activation is 1: log(e − 1) and 0
 
 
 def squared_norm(matrix: jax.Array, error: jax.Array) -> jax.Array:
@@ -45,6 +45,8 @@ class Metric:
         normalize: keep ‖diag Λ‖₂ at √n.
         floor: f, in [0, 1).
         hidden: layers of the network, where the metric has an input.
+        activation: what makes a scalar's or a diagonal's weights positive. Under exp a step multiplies a weight, as in the
+            exponentiated gradient (Kivinen & Warmuth 1997), which singles out few dimensions of many in fewer steps.
         published: start as the authors' code does instead of at the identity. An unconditional diagonal then has n + m copies
             of each parameter, all 1, summed before the softplus: it starts at about (n + m)·I and moves n + m times faster; a
             full one starts at L = lower-triangular ones.
@@ -60,13 +62,14 @@ class Metric:
         floor: float = 0.0,
         hidden: Sequence[int] = (32, 32),
         published: bool = False,
+        activation: Activation = "softplus",
     ):
         self.size, self.kind, self.input = size, kind, input
         self.normalize, self.floor = normalize, floor
         self._action_size = action_size
         self._entries = {"scalar": 1, "diagonal": size, "full": size * (size + 1) // 2}[kind]
         self._copies = size + action_size if published and kind == "diagonal" and input == "none" else 1
-        self._published = published
+        self._published, self._activation = published, activation
         self._network = MLP(tuple(hidden), self._entries, last_scale=0.0)
 
     def init(self, key: jax.Array) -> PyTree:
@@ -106,7 +109,7 @@ class Metric:
 
     def _start(self) -> jax.Array:
         if self.kind != "full":
-            return jnp.full(self._entries, 1.0 if self._copies > 1 else _SOFTPLUS_OF_1)
+            return jnp.full(self._entries, 1.0 if self._copies > 1 else _AT_1[self._activation])
         rows, columns = jnp.tril_indices(self.size)
         return jnp.where((rows == columns) | self._published, 1.0, 0.0)
 
@@ -117,10 +120,9 @@ class Metric:
         return self._start() + apply(self._network, params, inputs)
 
     def _semidefinite(self, raw: jax.Array) -> jax.Array:
-        if self.kind == "scalar":
-            return jax.nn.softplus(raw[0])
-        if self.kind == "diagonal":
-            return jax.nn.softplus(raw)
+        if self.kind != "full":
+            weights = {"softplus": jax.nn.softplus, "exp": jnp.exp}[self._activation](raw)
+            return weights[0] if self.kind == "scalar" else weights
         factor = jnp.zeros((self.size, self.size), raw.dtype).at[jnp.tril_indices(self.size)].set(raw)
         return factor @ factor.T
 

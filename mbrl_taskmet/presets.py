@@ -35,6 +35,7 @@ def preset_values(config: Config, noisy: bool) -> dict[str, Any]:
         "policy": "critic" if published else "target",
         "metric": metric,
         "metric_input": metric_input,
+        "metric_activation": None if metric == "full" else "softplus",
         "normalize": metric != "scalar",
         "metric_floor": 0.0 if published else 0.5,
         "metric_hidden": None if metric_input == "none" else (32, 32),

@@ -151,7 +151,7 @@ def _check(where: Path, saved: dict[str, Any], setting: Setting, extra: list[str
     options = parse(setting.environment, _setting_flags(setting, extra))
     expected = Config(**options.given).resolve(noisy=setting.distractors > 0).to_json()
     for name, value in Config.from_json(saved).to_json().items():
-        if name not in ("seed", "seeds", "steps") and json.loads(json.dumps(expected[name])) != saved.get(name):
+        if name not in ("seed", "seeds", "steps") and value != expected[name]:
             raise ConfigError(f"{where} was run with {flag(name)} {value}, not {expected[name]}; "
                               f"give another {mend}, or move it away")  # fmt: skip
 

@@ -81,11 +81,18 @@ def test_a_resolved_configuration_resolves_to_itself_and_survives_json(method: s
 @pytest.mark.parametrize("method", ["taskmet", "mle"])
 def test_a_saved_run_that_is_older_than_a_field_keeps_to_what_it_did(method: str) -> None:
     saved = Config(method=method).resolve().to_json()
-    for name in ("q_layer_norm", "q_sparsity", "metric_lr_decay", "model_sparsity"):
+    for name in ("q_layer_norm", "q_sparsity", "metric_lr_decay", "model_sparsity", "metric_activation"):
         del saved[name]
     config = Config.from_json(saved).resolve()
     assert (config.q_layer_norm, config.q_sparsity, config.model_sparsity) == (False, 0.0, 0.0)
     assert config.metric_lr_decay == (0 if method == "taskmet" else None)
+    assert config.metric_activation == ("softplus" if method == "taskmet" else None)
+
+
+def test_a_saved_full_metric_has_no_activation() -> None:
+    saved = Config(metric="full").resolve().to_json()
+    del saved["metric_activation"]
+    assert Config.from_json(saved).resolve().metric_activation is None
 
 
 def test_what_was_given_wins_over_the_preset() -> None:
@@ -134,6 +141,8 @@ RULES: list[tuple[dict[str, Any], str]] = [
     ({"replay_capacity": 255}, "--replay-capacity 255 is less than --batch-size 256; give more"),
     ({"steps": 2500}, "--steps 2500 is no multiple of --eval-every 1000; give --steps 3000"),
     ({"metric": "scalar", "normalize": True}, "add --no-normalize"),
+    ({"metric": "full", "metric_activation": "exp"}, "--metric-activation exp does nothing for --metric full"),
+    ({"metric_start": "published", "metric_activation": "exp"}, "give --metric-activation softplus"),
     ({"metric_input": "none", "metric_hidden": (8,)}, "--metric-hidden does nothing for --metric-input none"),
     ({"solver": "cg", "solver_steps": 0}, "--solver-steps is 0; give 1 or more"),
     ({"solver": "dense", "solver_steps": 3}, "--solver-steps does nothing for --solver dense; leave it out"),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.config import INPUTS, KINDS, Input, Kind
+from mbrl_taskmet.config import ACTIVATIONS, INPUTS, KINDS, Activation, Input, Kind
 from mbrl_taskmet.metric import Metric
 
 N, M, BATCH = 4, 2, 5
@@ -45,9 +45,19 @@ def scattered(metric: Metric) -> Any:
 
 @all_kinds
 @all_inputs
-def test_starts_near_the_identity(kind: Kind, input: Input) -> None:
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_starts_near_the_identity(kind: Kind, input: Input, activation: Activation) -> None:
     # Without normalising, which could only bring it nearer. All the paper says is "close": a percent.
-    np.testing.assert_allclose(first(Metric(N, M, kind, input, False)), np.tile(np.eye(N), (BATCH, 1, 1)), atol=1e-2)
+    metric = Metric(N, M, kind, input, False, activation=activation)
+    np.testing.assert_allclose(first(metric), np.tile(np.eye(N), (BATCH, 1, 1)), atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["scalar", "diagonal"])
+def test_a_step_of_an_exponential_metric_multiplies_its_weights(kind: Kind) -> None:
+    metric = Metric(N, M, kind, normalize=False, activation="exp")
+    params = scattered(metric)
+    moved = matrices(metric, params + np.float32(np.log(2)))
+    np.testing.assert_allclose(moved, 2 * matrices(metric, params), rtol=1e-6)  # float32
 
 
 def test_the_published_unconditional_diagonal_starts_at_n_plus_m_and_moves_as_many_times_faster() -> None:
