@@ -121,6 +121,8 @@ class Metric:
 
     def _semidefinite(self, raw: jax.Array) -> jax.Array:
         if self.kind != "full":
+            if self.normalize and self._activation == "exp":
+                raw = raw - jax.lax.stop_gradient(jnp.max(raw))  # a common factor, which cancels: without it exp overflows
             weights = {"softplus": jax.nn.softplus, "exp": jnp.exp}[self._activation](raw)
             return weights[0] if self.kind == "scalar" else weights
         factor = jnp.zeros((self.size, self.size), raw.dtype).at[jnp.tril_indices(self.size)].set(raw)

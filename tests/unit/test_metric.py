@@ -52,6 +52,21 @@ def test_starts_near_the_identity(kind: Kind, input: Input, activation: Activati
     np.testing.assert_allclose(first(metric), np.tile(np.eye(N), (BATCH, 1, 1)), atol=1e-2)
 
 
+def test_a_normalised_exponential_metric_is_finite_however_far_it_goes_and_no_factor_changes_it() -> None:
+    metric, raw = Metric(N, M, activation="exp"), jnp.array([0.0, 1.0, 2.0, 3.0])
+
+    @jax.jit
+    def evaluate(params: jax.Array) -> tuple[jax.Array, jax.Array]:
+        inputs = OBSERVATION, ACTION
+        return metric.batch(params, *inputs)[0], jax.grad(metric.loss)(params, *inputs, ERROR)
+
+    weights = np.exp(np.arange(4.0))
+    for value, gradient in (evaluate(raw), evaluate(raw + 300)):  # exp(300) is no float32, exp(45)² neither
+        np.testing.assert_allclose(value, weights * 2 / np.linalg.norm(weights), rtol=1e-5)
+        np.testing.assert_allclose(gradient, evaluate(raw)[1], rtol=1e-4, atol=1e-5)  # 300 costs two digits of raw
+        assert abs(np.sum(gradient)) < 1e-4 * np.abs(gradient).sum()  # along the common factor nothing changes
+
+
 @pytest.mark.parametrize("kind", ["scalar", "diagonal"])
 def test_a_step_of_an_exponential_metric_multiplies_its_weights(kind: Kind) -> None:
     metric = Metric(N, M, kind, normalize=False, activation="exp")
