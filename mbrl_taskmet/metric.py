@@ -22,7 +22,7 @@ from mbrl_taskmet.networks import MLP, UniformMLP, apply
 PyTree = Any
 
 _LEAST = 1e-12  # keeps the norm above 0 where every softplus underflows; its square is still a float32
-_AT_1 = {"softplus": 0.5413248546129181, "exp": 0.0}  # where each activation is 1: log(e − 1) and 0
+_ACTIVATIONS = {"softplus": (jax.nn.softplus, 0.5413248546129181), "exp": (jnp.exp, 0.0)}  # and where each is 1: log(e − 1), 0
 
 
 def squared_norm(matrix: jax.Array, error: jax.Array) -> jax.Array:
@@ -69,7 +69,8 @@ class Metric:
         self._action_size = action_size
         self._entries = {"scalar": 1, "diagonal": size, "full": size * (size + 1) // 2}[kind]
         self._copies = size + action_size if published and kind == "diagonal" and input == "none" else 1
-        self._published, self._activation = published, activation
+        self._published, self._exponential = published, activation == "exp"
+        self._activation, self._at_1 = _ACTIVATIONS[activation]
         self._network = MLP(tuple(hidden), self._entries, last_scale=0.0)
 
     def init(self, key: jax.Array) -> PyTree:
@@ -109,7 +110,7 @@ class Metric:
 
     def _start(self) -> jax.Array:
         if self.kind != "full":
-            return jnp.full(self._entries, 1.0 if self._copies > 1 else _AT_1[self._activation])
+            return jnp.full(self._entries, 1.0 if self._copies > 1 else self._at_1)
         rows, columns = jnp.tril_indices(self.size)
         return jnp.where((rows == columns) | self._published, 1.0, 0.0)
 
@@ -121,9 +122,9 @@ class Metric:
 
     def _semidefinite(self, raw: jax.Array) -> jax.Array:
         if self.kind != "full":
-            if self.normalize and self._activation == "exp":
+            if self.normalize and self._exponential:
                 raw = raw - jax.lax.stop_gradient(jnp.max(raw))  # a common factor, which cancels: without it exp overflows
-            weights = {"softplus": jax.nn.softplus, "exp": jnp.exp}[self._activation](raw)
+            weights = self._activation(raw)
             return weights[0] if self.kind == "scalar" else weights
         factor = jnp.zeros((self.size, self.size), raw.dtype).at[jnp.tril_indices(self.size)].set(raw)
         return factor @ factor.T

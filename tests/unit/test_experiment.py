@@ -135,6 +135,17 @@ def test_a_block_of_other_settings_is_refused(tmp_path: Path, agent: Agent, caps
     assert "was run with --model-lr 0.001, not 0.1; give another --logdir" in capsys.readouterr().err
 
 
+def test_a_block_that_is_older_than_a_field_is_known_by_what_it_did(tmp_path: Path, agent: Agent) -> None:
+    run(tmp_path, "--only", "b")
+    path = tmp_path / "logs" / "b" / "seeds0-1" / "config.json"
+    saved = json.loads(path.read_text())
+    del saved["config"]["metric_activation"]
+    path.write_text(json.dumps(saved))
+    assert run(tmp_path, "--only", "b") == 0
+    assert run(tmp_path, "--only", "b", "--metric-activation", "exp") == 2
+    assert len(agent.calls) == 1
+
+
 def test_a_report_runs_nothing(tmp_path: Path, agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "--report") == 2
     assert "holds no evaluation; leave --report out" in capsys.readouterr().err
