@@ -94,9 +94,12 @@ def band(axis: Any, steps: np.ndarray, values: np.ndarray, **style: Any) -> None
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a picture whole or not at all."""
+    """Write a picture whole or not at all, the same bytes for the same figure."""
+    import matplotlib
+
     aside = path.with_suffix(f".part{path.suffix}")
-    figure.savefig(aside, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with matplotlib.rc_context({"svg.hashsalt": ""}):
+        figure.savefig(aside, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
     aside.replace(path)
 
 

@@ -20,6 +20,11 @@ from runs.report import Results, final_returns, read_csv, read_published, undama
 from runs.restored import restored
 
 COUNTS = (16, 32, 64, 128, 256, 512)
+TITLES = (
+    "published: final, TaskMet the best of six settings",
+    "this library: final, one setting each",
+    "this library: mean over training",
+)
 UNITS = {"normalized": "standard deviations", "environment": "the environment's units, as published"}
 REAL = ("cart position", "cart velocity", "pole angle", "pole velocity")
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
@@ -35,32 +40,33 @@ def published() -> dict[tuple[str, int], tuple[float, float]]:
 
 
 def draw(results: Results, output: Path, logdir: Path) -> None:
-    """Figure 6, the published one beside ours, and Figure 7."""
+    """Figure 6, the published one beside ours, at the end and over all of training, and Figure 7."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(15, 4.5), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
     numbers = published()
     for (method, name), style in zip(NAMES.items(), STYLES, strict=False):
         theirs = {count: numbers[name, count] for count in COUNTS if (name, count) in numbers}
-        ours = {}
-        for count in COUNTS:
-            final = final_returns(results.get(f"{method}-{count}", []))
-            if len(final):
-                ours[count] = (float(final.mean()), standard_error(final))  # NaN, and so no bar, for one seed
-        for axis, points in ((left, theirs), (right, ours)):
+        for axis, points in zip(axes, (theirs, _points(results, method, 1), _points(results, method, None)), strict=True):
             if points:
                 centers, errors = zip(*points.values(), strict=True)
                 axis.errorbar(list(points), centers, errors, capsize=3, label=name, **style)
-    for axis, title in ((left, "published, TaskMet the best of six settings"), (right, "this library, one setting each")):
+    for axis, title in zip(axes, TITLES, strict=True):
         axis.set(title=title, xlabel="distractors", xscale="log", xlim=(14, 590), ylim=(0, 520))
         axis.set_xticks(COUNTS, [str(count) for count in COUNTS], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
-    left.set_ylabel("final return, mean ± standard error")
+    axes[0].set_ylabel("return, mean ± standard error")
     save_both(figure, output / "figure6.png")
     _draw_metric(results, output, logdir)
+
+
+def _points(results: Results, method: str, last: int | None) -> dict[int, tuple[float, float]]:
+    """(mean, standard error) of the seeds' returns by number of distractors, the error NaN, and so no bar, for one seed."""
+    returns = {count: final_returns(results.get(f"{method}-{count}", []), last) for count in COUNTS}
+    return {count: (float(own.mean()), standard_error(own)) for count, own in returns.items() if len(own)}
 
 
 def _draw_metric(results: Results, output: Path, logdir: Path) -> None:

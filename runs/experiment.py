@@ -76,7 +76,7 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
             return code
     names = [setting.name for setting in settings]
     found = {name: rows for name in names if (rows := _rows(options.logdir / name, seeds, options.steps))}
-    if not found:
+    if not found and not earlier:
         raise ConfigError(f"{options.logdir} holds no evaluation; leave --report out to make some")
     output = options.output or options.logdir
     output.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """The tables of an experiment:
 
-table.md, table.csv     a line per setting
+table.md, table.csv     a line per setting; P: the probability that its rival is better, at the last evaluation and over all
 curves.csv.gz           return and model error of every evaluation of every seed
 runs.json               configuration, seeds, device, versions and wall time of every block
 
@@ -107,11 +107,11 @@ def _by_seed(rows: Rows) -> Iterator[Rows]:
         yield list(own)
 
 
-def final_returns(rows: Rows, last: int = 1) -> np.ndarray:
-    """Each seed's return (seeds,), the mean over its `last` evaluations; seeds that know none are left out."""
+def final_returns(rows: Rows, last: int | None = 1) -> np.ndarray:
+    """Each seed's return (seeds,), the mean over its `last` evaluations or all; seeds that know none are left out."""
     values = []
     for own in _by_seed(rows):
-        known = [row["eval/return"] for row in own[-last:] if row["eval/return"] is not None]
+        known = [row["eval/return"] for row in own[-(last or len(own)) :] if row["eval/return"] is not None]
         values += [float(np.mean(known))] if known else []
     return np.array(values)
 
@@ -129,24 +129,32 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def _line(setting: Setting, results: Results) -> dict[str, Any]:
     rows = results[setting.name]
-    final, late = final_returns(rows), final_returns(rows, LAST)
+    final = final_returns(rows)
     interval = stratified_ci95(iqm, final, resamples=2000)
     ends = [own[-1] for own in _by_seed(rows)]
     steps, errors = sorted({row["step"] for row in ends}), [row["train/model_mse_state"] for row in ends]
     known = [error for error in errors if error is not None]
-    rival = results.get(setting.rival or "")
+    rival = results.get(setting.rival or "", [])
     return {
         "setting": setting.name,
         "seeds": len(ends),
         "steps": " to ".join(str(step) for step in steps[:: max(1, len(steps) - 1)]),
         "final return": _spread(final),
-        f"last {LAST} evaluations": _spread(late),
+        f"last {LAST} evaluations": _spread(final_returns(rows, LAST)),
+        "all evaluations": _spread(final_returns(rows, None)),
         "IQM": f"{iqm(final):.2f}" if len(final) else "",
         "95 % interval": f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
-        "P(rival is better)": f"{probability_of_improvement(final_returns(rival), final):.2f}" if rival and len(final) else "",
+        "P(rival is better)": _better(rival, rows, 1),
+        "P, all evaluations": _better(rival, rows, None),
         "model error": f"{mean(known):.3g}" if known else "",
         "published": setting.published,
     }
+
+
+def _better(rival: Rows, own: Rows, last: int | None) -> str:
+    """The probability that a seed of the rival's is better over its `last` evaluations, if both are there."""
+    theirs, ours = final_returns(rival, last), final_returns(own, last)
+    return f"{probability_of_improvement(theirs, ours):.2f}" if len(theirs) and len(ours) else ""
 
 
 def _spread(values: np.ndarray) -> str:

@@ -8,7 +8,7 @@ led, at the last checkpoint of the first block of the default solver: on `BATCHE
     signal     ‖mean‖/‖standard deviation‖ over batches: a gradient that follows the batch teaches little
     ms         per gradient, one batch, one device, median
 
-written to `gradients.md`.
+written to `gradients.md`, which stays as it is where that block is on another machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from mbrl_taskmet.plotting import STYLES, save_both
 from runs.experiment import Experiment, Setting, main
-from runs.report import LAST, Results, final_returns
+from runs.report import LAST, Results, final_returns, undamaged
 from runs.restored import restored
 
 DISTRACTORS = 64
@@ -49,15 +49,25 @@ SOLVERS: dict[str, dict[str, Any]] = {
 def draw(results: Results, output: Path, logdir: Path) -> None:
     """Final return against milliseconds per gradient, and the table of gradients."""
     blocks = sorted(path.parent.parent for path in (logdir / DEFAULT).glob("*/checkpoints/state"))
-    if not blocks:
+    path = output / "gradients.md"
+    if blocks:
+        head = "| solver | products | residual | cosine | signal | ms |\n|---|---|---|---|---|---|\n"
+        rows = [f"| {name} | {products} | {residual:.3f} | {cosine:.3f} | {signal:.2f} | {1e3 * seconds:.2f} |"
+                for name, (products, residual, cosine, signal, seconds) in gradients(blocks[0]).items()]  # fmt: skip
+        path.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+    if not path.exists():
         print(f"no gradients: {logdir / DEFAULT} holds no checkpoint", file=sys.stderr)
         return
-    lines = gradients(blocks[0])
-    head = "| solver | products | residual | cosine | signal | ms |\n|---|---|---|---|---|---|\n"
-    rows = [f"| {name} | {products} | {residual:.3f} | {cosine:.3f} | {signal:.2f} | {1e3 * seconds:.2f} |"
-            for name, (products, residual, cosine, signal, seconds) in lines.items()]  # fmt: skip
-    (output / "gradients.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+    with undamaged(path):
+        lines = [_cells(line) for line in path.read_text(encoding="utf-8").splitlines()[2:]]
     _draw(results, lines, output)
+
+
+def _cells(line: str) -> tuple[str, float, float, float]:
+    """(solver, cosine, signal, ms) of one line of the table."""
+    name, _, _, *numbers = line.strip("| ").split(" | ")
+    cosine, signal, milliseconds = map(float, numbers)
+    return name, cosine, signal, milliseconds
 
 
 def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
@@ -109,16 +119,16 @@ def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
     return found
 
 
-def _draw(results: Results, lines: dict[str, tuple[int, float, float, float, float]], output: Path) -> None:
+def _draw(results: Results, lines: list[tuple[str, float, float, float]], output: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 4.5), layout="constrained")
     axes = figure.subplots(1, 3, sharex=True)
-    for place, (name, (_, _, cosine, signal, seconds)) in enumerate(lines.items()):
+    for place, (name, cosine, signal, milliseconds) in enumerate(lines):
         style = {**STYLES[place % len(STYLES)], "linestyle": "", "markersize": 8, "fillstyle": "left" if place > 7 else "full"}
         final = final_returns(results.get(name, []), LAST)
         for axis, value in zip(axes, (final.mean() if len(final) else np.nan, cosine, signal), strict=True):
-            axis.plot(1e3 * seconds, value, label=name, **style)
+            axis.plot(milliseconds, value, label=name, **style)
     axes[0].set_ylabel("return, mean of the last ten evaluations")
     axes[1].set_ylabel(f"cosine with the gradient of {LONG} products")
     axes[2].set_ylabel("signal over batches")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mbrl_taskmet.config import Config, ConfigError
-from runs import distractors
+from runs import distractors, solvers
 from runs import experiment as runner
 from runs.experiment import Experiment, Setting, main
 from runs.report import final_returns, read_csv, write_csv
@@ -83,8 +83,8 @@ def test_every_setting_is_run_with_its_flags_and_reported(tmp_path: Path, agent:
     assert [call[-1] for call in agent.calls] == ["seeds0-1"] * 2
     table = (tmp_path / "logs" / "table.md").read_text()
     # seeds 0 and 1 end at 2 and 12; against itself the rival is better half of the time
-    assert "| a | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 | 7.00 | 2.00 to 12.00 |  | 0.5 |  |" in table
-    assert "| b | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 | 7.00 | 2.00 to 12.00 | 0.50 | 0.5 |  |" in table
+    assert "| a | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 | 6.50 ± 5.00 | 7.00 | 2.00 to 12.00 |  |  | 0.5 |  |" in table
+    assert "| b | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 | 6.50 ± 5.00 | 7.00 | 2.00 to 12.00 | 0.50 | 0.50 | 0.5 |  |" in table
     curves = read_csv(tmp_path / "logs" / "curves.csv.gz")
     assert len(curves) == 8
     assert curves[0] == {"setting": "a", "seed": "0", "step": "1000", "return": "1", "model_error": "0.5"}
@@ -167,6 +167,7 @@ def test_a_report_elsewhere_is_added_to(tmp_path: Path, agent: Agent, capsys: py
     assert set(json.loads((tmp_path / "out" / "runs.json").read_text())) == {"a/seeds0-1", "a/seeds1-3", "b/seeds1-3"}
     before = (tmp_path / "out" / "curves.csv.gz").read_bytes()
     assert "| a | 4 | 2000 to 3000 | 17.50 ±" in report("two", "--report", "--only", "b")  # what is not chosen stays
+    assert "| a | 4 | 2000 to 3000 | 17.50 ±" in report("none", "--report")  # of the report alone, where no block is
     assert (tmp_path / "out" / "curves.csv.gz").read_bytes() == before
 
     calls = len(agent.calls)
@@ -198,6 +199,7 @@ def test_a_final_return_is_the_mean_of_each_seeds_last_known_evaluations() -> No
     rows = [{"seed": s, "step": t, "eval/return": s + t if (s, t) != (1, 3) else None} for s in (0, 1) for t in (1, 2, 3)]
     assert final_returns(rows).tolist() == [3.0]
     assert final_returns(rows, 2).tolist() == [2.5, 3.0]
+    assert final_returns(rows, None).tolist() == [2.0, 2.5]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -232,6 +234,19 @@ def test_figure_7_keeps_the_weights_of_runs_that_are_elsewhere(tmp_path: Path) -
     (tmp_path / "weights.csv.gz").write_bytes(kept[:-40])
     with pytest.raises(ConfigError, match=r"weights\.csv\.gz is damaged .* restore it"):
         distractors.draw({"taskmet-16": rows}, tmp_path, tmp_path / "logs")
+
+
+def test_the_solvers_picture_keeps_the_gradients_measured_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = {"identity": [{"seed": 0, "step": 1000, "eval/return": 9.0}]}
+    solvers.draw(results, tmp_path, tmp_path / "logs")
+    assert "holds no checkpoint" in capsys.readouterr().err and not any(tmp_path.iterdir())
+    head = "| solver | products | residual | cosine | signal | ms |\n|---|---|---|---|---|---|\n"
+    (tmp_path / "gradients.md").write_text(head + "| identity | 0 | 616.0 | 0.05 | 0.21 | 1.20 |\n")
+    solvers.draw(results, tmp_path, tmp_path / "logs")
+    assert "<!-- identity -->" in (tmp_path / "figure.svg").read_text()
+    (tmp_path / "gradients.md").write_text(head + "| identity | 0 |\n")
+    with pytest.raises(ConfigError, match=r"gradients\.md is damaged .* restore it"):
+        solvers.draw(results, tmp_path, tmp_path / "logs")
 
 
 def test_an_experiment_runs_from_nothing_to_its_table_and_pictures(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def test_the_command_draws_png_and_svg(tmp_path: Path, capsys: pytest.CaptureFix
     assert svg.startswith("<?xml") and "</svg>" in svg
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.png", "all.svg", "runs"]
     assert "all.svg" in capsys.readouterr().out
+    assert main([str(tmp_path / "runs"), "--output", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.svg").read_text() == svg
 
 
 def test_styles_differ_without_colour() -> None:
