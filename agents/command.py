@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.options import Options, parse
 from agents.rundir import Run, new_run, resumed_run
-from mbrl_taskmet.command import command, make_directory, start_jax
+from mbrl_taskmet.command import command, cores, make_directory, start_jax
 
 if TYPE_CHECKING:
     from envs.base import Environment
@@ -32,7 +31,7 @@ def main(environment: str | None = None, argv: list[str] | None = None) -> int:
 
 def _prepare(run: Run, film: bool) -> Environment:
     """Set JAX up, make the environment, see that the run fits, and make its directory."""
-    start_jax(min(run.config.seeds, os.cpu_count() or 1))
+    start_jax(min(run.config.seeds, cores()))
 
     from envs.film import drawing
     from envs.make import make_environment

@@ -156,6 +156,11 @@ def check_same(directory: Path, given: dict[str, Any], config: Any) -> None:
             raise ConfigError(f"{directory} has {flag(name)} {getattr(config, name)}, not {value}; leave it out to resume")
 
 
+def cores() -> int:
+    """CPU cores that this process may use: not all of the machine's under `taskset` or a batch queue."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def start_jax(cpu_devices: int) -> None:
     """Set the number of CPU devices, and the compilation cache's directory unless the environment names one."""
     import jax

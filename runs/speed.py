@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mbrl_taskmet.command import cores
+
 RESULTS = Path(__file__).parent / "results"
 REPEATS = 7
 
@@ -80,7 +82,7 @@ def memory() -> dict[str, Any]:
 
 def decision() -> dict[str, Any]:
     """Milliseconds of the decision tasks' costly steps; see `runs/speed_decision.py`."""
-    return json.loads(_output(_child("decision_child", os.cpu_count() or 1, None)))
+    return json.loads(_output(_child("decision_child", cores(), None)))
 
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -107,7 +109,7 @@ def main(names: list[str]) -> int:
     results["machine"] = {
         "device": device.device_kind,
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "jax": jax.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -201,7 +203,7 @@ def seeds_child(count: int) -> None:
     """Print environment steps per second of all seeds, median over chunks that train."""
     import jax
 
-    jax.config.update("jax_num_cpu_devices", min(count, os.cpu_count() or 1))
+    jax.config.update("jax_num_cpu_devices", min(count, cores()))
     trainer = _trainer({}, seeds=count, steps=8000, eval_every=1000)
     speeds, last = [], time.perf_counter()
     for _ in trainer.run(trainer.init()):
@@ -229,7 +231,7 @@ def memory_child(count: int) -> None:
 
     from mbrl_taskmet.memory import required_bytes
 
-    jax.config.update("jax_num_cpu_devices", min(count, os.cpu_count() or 1))
+    jax.config.update("jax_num_cpu_devices", min(count, cores()))
     trainer = _trainer({}, seeds=count, distractors=512, steps=200_000, eval_every=500)
     carry = trainer.init()
     for chunk in range(2):

@@ -17,6 +17,7 @@ import pytest
 from agents.options import parse
 from agents.rundir import new_run
 from agents.summary import summarize
+from mbrl_taskmet.command import cores
 from mbrl_taskmet.recording import Recorder, read_rows, write_json
 from mbrl_taskmet.statistics import ci95, iqm
 
@@ -218,3 +219,10 @@ def test_a_run_never_gets_the_directory_of_another(run: Finished) -> None:
     assert third.name == f"{run.directory.name}_3"
     other = new_run(parse(CARTPOLE, [*argv, "--metric-lr", "0.01"])).directory
     assert other.name == f"{run.directory.name.replace('metric-warmup', 'metric-lr-0.01_metric-warmup')}"
+
+
+def test_only_the_cores_that_the_process_may_use_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    assert cores() == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores() == os.cpu_count()
