@@ -125,6 +125,8 @@ def _run(setting: Setting, folder: Path, seeds: range, steps: int, block: int, e
                 return code
     for first, count in _stretches(missing, block):
         name = f"seeds{first}-{first + count - 1}"
+        if (folder / name).exists() and _empty(folder / name):
+            shutil.rmtree(folder / name)
         where = ["--seed", str(first), "--seeds", str(count), "--logdir", str(folder), "--name", name]
         code = agent(setting.environment, [*_setting_flags(setting, extra), *where])
         if code:
@@ -135,11 +137,13 @@ def _run(setting: Setting, folder: Path, seeds: range, steps: int, block: int, e
 def _blocks(folder: Path) -> Iterator[tuple[Path, Config]]:
     """The blocks of a setting that hold something, with their configurations."""
     for path in sorted(folder.glob("*/config.json")):
-        directory = path.parent
-        if not any((directory / "checkpoints" / "state").glob("[0-9]*")) and not _last_step(directory):
-            shutil.rmtree(directory)  # killed before its first checkpoint
-            continue
-        yield directory, Config.from_json(json.loads(path.read_text(encoding="utf-8"))["config"])
+        if not _empty(path.parent):
+            yield path.parent, Config.from_json(json.loads(path.read_text(encoding="utf-8"))["config"])
+
+
+def _empty(directory: Path) -> bool:
+    """Whether a run was killed before its first checkpoint, or has only begun."""
+    return not any((directory / "checkpoints" / "state").glob("[0-9]*")) and not _last_step(directory)
 
 
 def _check(where: Path, saved: dict[str, Any], setting: Setting, extra: list[str], mend: str) -> None:

@@ -125,8 +125,10 @@ def test_a_block_killed_before_its_first_checkpoint_is_started_again(tmp_path: P
     for path in ("metrics.jsonl", "summary.json"):
         (directory / path).unlink()
     (directory / "checkpoints" / "state" / "0").rmdir()
+    assert run(tmp_path, "--only", "a", "--first-seed", "2") == 0
+    assert directory.exists()  # it might be running: other seeds do not touch it
     assert run(tmp_path, "--only", "a") == 0
-    assert "--resume" not in agent.calls[1]
+    assert agent.calls[2][-1] == "seeds0-1" and "--resume" not in agent.calls[2]
 
 
 def test_a_block_of_other_settings_is_refused(tmp_path: Path, agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
