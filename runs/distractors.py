@@ -27,6 +27,7 @@ TITLES = (
     "this library: mean over training",
 )
 UNITS = {"normalized": "standard deviations", "environment": "the environment's units, as published"}
+METRICS = ("taskmet", "taskmet_exp")
 REAL = ("cart position", "cart velocity", "pole angle", "pole velocity")
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
          "model_free": "model-free", "taskmet_exp": "TaskMet, exponential"}  # fmt: skip
@@ -89,31 +90,37 @@ def _draw_metric(results: Results, output: Path, logdir: Path) -> None:
     if not lines:
         return
     write_csv(path, [lines[key] for key in sorted(lines)])
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2)
-    hidden = ""  # a label that begins with _ is not in the legend
-    for place, count in enumerate(COUNTS):
-        own = [line for (name, _), line in lines.items() if name == f"taskmet-{count}"]
-        for axis, key in zip(axes, UNITS if own else (), strict=False):
-            center = np.mean([np.array(line[key].split(), float) for line in own], axis=0)
-            for i, (name, style) in enumerate(zip(REAL, STYLES, strict=False)):
-                point = {**style, "linestyle": "", "markersize": 8, "label": hidden + name}
-                axis.plot(place + 0.12 * (i - 1.5), center[i], **point)
-            axis.fill_between([place - 0.3, place + 0.3], center[4:].min(), center[4:].max(), color="grey", alpha=0.5,
-                              label=f"{hidden}distractors, lowest to highest")  # fmt: skip
-        hidden = "_" if own else hidden
-    for axis, units in zip(axes, UNITS.values(), strict=True):
-        axis.set_xticks(range(len(COUNTS)), [str(count) for count in COUNTS])
-        axis.set(xlabel="distractors", ylabel="weight in the metric, mean over seeds", title=f"errors in {units}")
-        axis.grid(alpha=0.3)
-    axes[1].set_yscale("log")
-    axes[0].legend(fontsize="small")
+    learned = [method for method in METRICS if any(name.startswith(f"{method}-") for name, _ in lines)]
+    figure = Figure(figsize=(11, 4.5 * len(learned)), layout="constrained")
+    axes = figure.subplots(len(learned), 2, sharey="col", squeeze=False)
+    for row, method in zip(axes, learned, strict=True):
+        for axis, (key, units) in zip(row, UNITS.items(), strict=True):
+            for place, count in enumerate(COUNTS):
+                own = [line[key].split() for (name, _), line in lines.items() if name == f"{method}-{count}"]
+                if own:
+                    _draw_weights(axis, place, np.mean(np.array(own, float), axis=0))
+            axis.set_xticks(range(len(COUNTS)), [str(count) for count in COUNTS])
+            axis.set(xlabel="distractors", title=f"{NAMES[method]}, errors in {units}")
+            axis.grid(alpha=0.3)
+        row[0].set_ylabel("weight in the metric, mean over seeds")
+        row[1].set_yscale("log")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    axes[0, 0].legend(list(named.values()), list(named), fontsize="small")
     save_both(figure, output / "figure7.png")
+
+
+def _draw_weights(axis: Any, place: float, center: np.ndarray) -> None:
+    """One count's weights (n,): the real dimensions as points, the distractors as a bar."""
+    for i, (name, style) in enumerate(zip(REAL, STYLES, strict=False)):
+        axis.plot(place + 0.12 * (i - 1.5), center[i], **{**style, "linestyle": "", "markersize": 8, "label": name})
+    low, high = center[len(REAL) :].min(), center[len(REAL) :].max()
+    axis.fill_between([place - 0.3, place + 0.3], low, high, color="grey", alpha=0.5, label="distractors, lowest to highest")
 
 
 def _weights(results: Results, logdir: Path) -> Iterator[dict[str, Any]]:
     """Λ's diagonal at the end of every seed whose block is there, in both units."""
-    for name in (f"taskmet-{count}" for count in COUNTS):
+    for name in (f"{method}-{count}" for method in METRICS for count in COUNTS):
         final = {row["seed"]: row.get("metric/diagonal", [None]) for row in results.get(name, [])}  # the last row of each seed
         for block in sorted(path.parent for path in (logdir / name).glob("*/checkpoints") if final):
             run, _, _, carry = restored(block, with_replay=False)

@@ -227,12 +227,15 @@ def test_an_experiment_draws_what_it_has(name: str, tmp_path: Path) -> None:
 
 def test_figure_7_keeps_the_weights_of_runs_that_are_elsewhere(tmp_path: Path) -> None:
     weights = {"normalized": "1 2 3 4 " + "0.5 " * 16, "environment": "10 20 30 40 " + "0.5 " * 16}
-    write_csv(tmp_path / "weights.csv.gz", [{"setting": "taskmet-16", "seed": seed, **weights} for seed in (0, 1)])
+    lines = [{"setting": name, "seed": seed, **weights} for name in ("taskmet-16", "taskmet_exp-16") for seed in (0, 1)]
+    write_csv(tmp_path / "weights.csv.gz", lines)
     kept = (tmp_path / "weights.csv.gz").read_bytes()
     rows = [{"seed": 0, "step": 1000, "eval/return": 9.0}]
     distractors.draw({"taskmet-16": rows}, tmp_path, tmp_path / "logs")
     assert (tmp_path / "weights.csv.gz").read_bytes() == kept
-    assert (tmp_path / "figure7.svg").read_text().count("<!-- pole angle -->") == 1
+    svg = (tmp_path / "figure7.svg").read_text()
+    assert svg.count("<!-- pole angle -->") == 1  # in one legend, of four panels
+    assert svg.count("errors in standard deviations") == 2
     (tmp_path / "weights.csv.gz").write_bytes(kept[:-40])
     with pytest.raises(ConfigError, match=r"weights\.csv\.gz is damaged .* restore it"):
         distractors.draw({"taskmet-16": rows}, tmp_path, tmp_path / "logs")
