@@ -63,7 +63,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         axis.set_xticks(COUNTS, [str(count) for count in COUNTS], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+    figure.legend(*axes[1].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     axes[0].set_ylabel("return, mean ± standard error")
     save_both(figure, output / "figure6.png")
     _draw_metric(results, output, logdir)
@@ -100,7 +100,7 @@ def _draw_metric(results: Results, output: Path, logdir: Path) -> None:
                 if own:
                     _draw_weights(axis, place, np.mean(np.array(own, float), axis=0))
             axis.set_xticks(range(len(COUNTS)), [str(count) for count in COUNTS])
-            axis.set(xlabel="distractors", title=f"{NAMES[method]}, errors in {units}")
+            axis.set(xlabel="distractors", title=f"{NAMES[method]}\nerrors in {units}")
             axis.grid(alpha=0.3)
         row[0].set_ylabel("weight in the metric, mean over seeds")
         row[1].set_yscale("log")
