@@ -69,7 +69,7 @@ class Metric:
         self._action_size = action_size
         self._entries = {"scalar": 1, "diagonal": size, "full": size * (size + 1) // 2}[kind]
         self._copies = size + action_size if published and kind == "diagonal" and input == "none" else 1
-        self._published, self._exponential = published, activation == "exp"
+        self._published = published
         self._activation, self._at_1 = _ACTIVATIONS[activation]
         self._network = MLP(tuple(hidden), self._entries, last_scale=0.0)
 
@@ -122,7 +122,7 @@ class Metric:
 
     def _semidefinite(self, raw: jax.Array) -> jax.Array:
         if self.kind != "full":
-            if self.normalize and self._exponential:
+            if self.normalize and self._activation is jnp.exp:
                 raw = raw - jax.lax.stop_gradient(jnp.max(raw))  # a common factor, which cancels: without it exp overflows
             weights = self._activation(raw)
             return weights[0] if self.kind == "scalar" else weights

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,18 @@ def band(axis: Any, steps: np.ndarray, values: np.ndarray, **style: Any) -> None
     spread = np.sqrt(np.divide(squares, (count - 1) * count, where=count > 1, out=np.zeros(len(steps))))
     axis.plot(steps, center, markevery=max(1, len(steps) // 8), markersize=5, linewidth=1.6, **style)
     axis.fill_between(steps, center - spread, center + spread, color=style.get("color"), alpha=0.15, linewidth=0)
+
+
+def draw_against(axis: Any, numbers: Sequence[int], curves: Mapping[str, Mapping[int, tuple[float, float]]]) -> None:
+    """(mean, error) by number, on a logarithmic axis; the i-th curve in the i-th style, none where it has no points."""
+    for (name, points), style in zip(curves.items(), STYLES, strict=False):
+        if points:
+            centers, errors = zip(*points.values(), strict=True)
+            axis.errorbar(list(points), centers, errors, capsize=3, label=name, **style)  # no bar where the error is NaN
+    axis.set_xscale("log")
+    axis.set_xticks(numbers, [str(number) for number in numbers])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
 
 
 def save(figure: Any, path: Path) -> None:

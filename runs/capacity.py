@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.plotting import STYLES, band, curve, save_both
-from mbrl_taskmet.statistics import standard_error
+from mbrl_taskmet.plotting import STYLES, band, curve, draw_against, save_both
 from runs.experiment import Experiment, Setting, main
-from runs.report import LAST, Results, final_returns, read_published
+from runs.report import LAST, Results, read_published, returns_against
 
 UNITS = (3, 1, 2, 4, 8, 16, 32)
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet"}
@@ -68,18 +67,9 @@ def _draw_units(results: Results, output: Path) -> None:
 
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axis = figure.subplots()
-    for (method, name), style in zip(NAMES.items(), STYLES, strict=False):
-        points = {units: final_returns(results.get(f"{method}-{units}", [])) for units in sorted(UNITS)}
-        points = {units: final for units, final in points.items() if len(final)}
-        if points:
-            centers, errors = (
-                [f(final) for final in points.values()] for f in (np.mean, standard_error)
-            )  # no bar for one seed
-            axis.errorbar(list(points), centers, errors, capsize=3, label=name, **style)
-    axis.set(xlabel="hidden units of the model", ylabel="final return, mean ± standard error", xscale="log", ylim=(0, 520))
-    axis.set_xticks(sorted(UNITS), [str(units) for units in sorted(UNITS)])
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
+    units = sorted(UNITS)
+    draw_against(axis, units, {name: returns_against(results, method, units) for method, name in NAMES.items()})
+    axis.set(xlabel="hidden units of the model", ylabel="final return, mean ± standard error", ylim=(0, 520))
     axis.legend(fontsize="small")
     save_both(figure, output / "units.png")
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mbrl_taskmet.config import METHODS
-from mbrl_taskmet.plotting import STYLES, save_both
-from mbrl_taskmet.statistics import standard_error
+from mbrl_taskmet.plotting import STYLES, draw_against, save_both
 from runs.experiment import Experiment, Setting, main
-from runs.report import Results, final_returns, read_csv, read_published, undamaged, write_csv
+from runs.report import Results, read_csv, read_published, returns_against, undamaged, write_csv
 from runs.restored import restored
 
 COUNTS = (16, 32, 64, 128, 256, 512)
@@ -27,7 +27,6 @@ TITLES = (
     "this library: mean over training",
 )
 UNITS = {"normalized": "standard deviations", "environment": "the environment's units, as published"}
-METRICS = ("taskmet", "taskmet_exp")
 REAL = ("cart position", "cart velocity", "pole angle", "pole velocity")
 NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
          "model_free": "model-free", "taskmet_exp": "TaskMet, exponential"}  # fmt: skip
@@ -35,8 +34,10 @@ GIVEN: dict[str, dict[str, Any]] = {method: {"method": method} for method in MET
 GIVEN["taskmet_exp"] = {"method": "taskmet", "metric_activation": "exp", "metric_floor": 0.05, "metric_lr": 0.01,
                         "metric_warmup": 2000}  # fmt: skip
 """Fields of `Config` by the first part of a setting's name."""
+METRICS = tuple(name for name, given in GIVEN.items() if given["method"] == "taskmet")
 
 
+@cache
 def published() -> dict[tuple[str, int], tuple[float, float]]:
     """(mean, standard error) by method and number of distractors, TaskMet the best of six settings at each."""
     return {
@@ -52,27 +53,17 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     figure = Figure(figsize=(15, 4.5), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
     numbers = published()
-    for (method, name), style in zip(NAMES.items(), STYLES, strict=False):
-        theirs = {count: numbers[name, count] for count in COUNTS if (name, count) in numbers}
-        for axis, points in zip(axes, (theirs, _points(results, method, 1), _points(results, method, None)), strict=True):
-            if points:
-                centers, errors = zip(*points.values(), strict=True)
-                axis.errorbar(list(points), centers, errors, capsize=3, label=name, **style)
-    for axis, title in zip(axes, TITLES, strict=True):
-        axis.set(title=title, xlabel="distractors", xscale="log", xlim=(14, 590), ylim=(0, 520))
-        axis.set_xticks(COUNTS, [str(count) for count in COUNTS], minor=False)
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
+    theirs = {name: {count: numbers[name, count] for count in COUNTS if (name, count) in numbers} for name in NAMES.values()}
+    final, whole = (
+        {name: returns_against(results, method, COUNTS, last) for method, name in NAMES.items()} for last in (1, None)
+    )
+    for axis, title, curves in zip(axes, TITLES, (theirs, final, whole), strict=True):
+        draw_against(axis, COUNTS, curves)
+        axis.set(title=title, xlabel="distractors", xlim=(14, 590), ylim=(0, 520))
     figure.legend(*axes[1].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     axes[0].set_ylabel("return, mean ± standard error")
     save_both(figure, output / "figure6.png")
     _draw_metric(results, output, logdir)
-
-
-def _points(results: Results, method: str, last: int | None) -> dict[int, tuple[float, float]]:
-    """(mean, standard error) of the seeds' returns by number of distractors, the error NaN, and so no bar, for one seed."""
-    returns = {count: final_returns(results.get(f"{method}-{count}", []), last) for count in COUNTS}
-    return {count: (float(own.mean()), standard_error(own)) for count, own in returns.items() if len(own)}
 
 
 def _draw_metric(results: Results, output: Path, logdir: Path) -> None:

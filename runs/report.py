@@ -14,7 +14,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -39,10 +39,7 @@ Runs = dict[str, dict[str, Any]]  # what is known of a block, by "setting/block"
 def report(settings: Iterable[Setting], results: Results, runs: Runs, output: Path) -> None:
     """Write the table, the curves and where they come from."""
     lines = [_line(setting, results) for setting in settings if setting.name in results]
-    head = list(lines[0])
-    text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    text += ["| " + " | ".join(str(line[name]) for name in head) + " |" for line in lines]
-    (output / "table.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    (output / "table.md").write_text(markdown(lines), encoding="utf-8")
     write_csv(output / "table.csv", lines)
     curves = [
         {"setting": name, "seed": row["seed"], "step": row["step"], "return": _short(row["eval/return"]),
@@ -116,6 +113,14 @@ def final_returns(rows: Rows, last: int | None = 1) -> np.ndarray:
     return np.array(values)
 
 
+def returns_against(
+    results: Results, name: str, numbers: Sequence[int], last: int | None = 1
+) -> dict[int, tuple[float, float]]:
+    """(mean, standard error) of the returns of the settings `name`-n, by n of `numbers`, the error NaN for one seed."""
+    returns = {number: final_returns(results.get(f"{name}-{number}", []), last) for number in numbers}
+    return {number: (float(own.mean()), standard_error(own)) for number, own in returns.items() if len(own)}
+
+
 def read_published(name: str) -> list[dict[str, str]]:
     """The rows of a file of published numbers."""
     return read_csv(PUBLISHED / name)
@@ -165,6 +170,13 @@ def _spread(values: np.ndarray) -> str:
 
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
+
+
+def markdown(lines: list[dict[str, Any]]) -> str:
+    """A table of at least one line."""
+    rows = [list(lines[0]), *(line.values() for line in lines)]
+    first, *text = ("| " + " | ".join(map(str, row)) + " |\n" for row in rows)
+    return first + "|---" * len(lines[0]) + "|\n" + "".join(text)
 
 
 def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:

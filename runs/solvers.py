@@ -23,7 +23,7 @@ import numpy as np
 
 from mbrl_taskmet.plotting import STYLES, save_both
 from runs.experiment import Experiment, Setting, main
-from runs.report import LAST, Results, final_returns, undamaged
+from runs.report import LAST, Results, final_returns, markdown, undamaged
 from runs.restored import restored
 
 DISTRACTORS = 64
@@ -51,10 +51,12 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     blocks = sorted(path.parent.parent for path in (logdir / DEFAULT).glob("*/checkpoints/state"))
     path = output / "gradients.md"
     if blocks:
-        head = "| solver | products | residual | cosine | signal | ms |\n|---|---|---|---|---|---|\n"
-        rows = [f"| {name} | {products} | {residual:.3f} | {cosine:.3f} | {signal:.2f} | {1e3 * seconds:.2f} |"
-                for name, (products, residual, cosine, signal, seconds) in gradients(blocks[0]).items()]  # fmt: skip
-        path.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+        measured = [
+            {"solver": name, "products": products, "residual": f"{residual:.3f}", "cosine": f"{cosine:.3f}",
+             "signal": f"{signal:.2f}", "ms": f"{1e3 * seconds:.2f}"}
+            for name, (products, residual, cosine, signal, seconds) in gradients(blocks[0]).items()
+        ]  # fmt: skip
+        path.write_text(markdown(measured), encoding="utf-8")
     if not path.exists():
         print(f"no gradients: {logdir / DEFAULT} holds no checkpoint", file=sys.stderr)
         return
