@@ -93,12 +93,17 @@ def band(axis: Any, steps: np.ndarray, values: np.ndarray, **style: Any) -> None
     axis.fill_between(steps, center - spread, center + spread, color=style.get("color"), alpha=0.15, linewidth=0)
 
 
-def draw_against(axis: Any, numbers: Sequence[int], curves: Mapping[str, Mapping[int, tuple[float, float]]]) -> None:
-    """(mean, error) by number, on a logarithmic axis; the i-th curve in the i-th style, none where it has no points."""
-    for (name, points), style in zip(curves.items(), STYLES, strict=False):
+def draw_against(
+    axis: Any,
+    numbers: Sequence[int],
+    curves: Mapping[str, Mapping[int, tuple[float, float]]],
+    styles: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """(mean, error) by number, on a logarithmic axis, of every curve that has points, in the style of its name."""
+    for name, points in curves.items():
         if points:
             centers, errors = zip(*points.values(), strict=True)
-            axis.errorbar(list(points), centers, errors, capsize=3, label=name, **style)  # no bar where the error is NaN
+            axis.errorbar(list(points), centers, errors, capsize=3, label=name, **styles[name])  # no bar where it is NaN
     axis.set_xscale("log")
     axis.set_xticks(numbers, [str(number) for number in numbers])
     axis.minorticks_off()

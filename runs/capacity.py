@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.plotting import STYLES, band, curve, draw_against, save_both
+from mbrl_taskmet.plotting import band, curve, draw_against, save_both
 from runs.experiment import Experiment, Setting, main
+from runs.names import NAMES, STYLE
 from runs.report import LAST, Results, read_published, returns_against
 
 UNITS = (3, 1, 2, 4, 8, 16, 32)
-NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet"}
 CRITIC: dict[str, Any] = {"q_layer_norm": False, "q_sparsity": 0.0}
 """Nothing that guards the critic against noise: there is none, and it costs return; see `NOTES.md`."""
 GIVEN: dict[str, dict[str, Any]] = {"mle": {}, "omd": {}, "taskmet": {"metric": "full", "metric_input": "state_action"}}
@@ -31,11 +31,12 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     figure = Figure(figsize=(11, 8), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="col")
     for column, (theirs, (ours, label)) in enumerate(QUANTITIES.items()):
-        for (method, name), style in zip(NAMES.items(), STYLES, strict=False):
-            _published_band(axes[0, column], theirs, name, style)
+        for method in GIVEN:
+            name = NAMES[method]
+            _published_band(axes[0, column], theirs, name)
             rows = results.get(f"{method}-3", [])
             if rows:
-                band(axes[1, column], *_averaged(*curve(rows, ours)), label=name, **style)
+                band(axes[1, column], *_averaged(*curve(rows, ours)), label=name, **STYLE[name])
         for axis, source in zip(axes[:, column], ("published", "this library"), strict=True):
             axis.set(title=f"{source}, 3 hidden units", ylabel=label)
             axis.grid(alpha=0.3)
@@ -54,7 +55,8 @@ def _averaged(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
     return steps[window - 1 :], np.lib.stride_tricks.sliding_window_view(values, window, axis=1).mean(axis=-1)
 
 
-def _published_band(axis: Any, quantity: str, method: str, style: dict[str, Any]) -> None:
+def _published_band(axis: Any, quantity: str, method: str) -> None:
+    style = STYLE[method]
     rows = [row for row in read_published("figure8.csv") if (row["quantity"], row["method"]) == (quantity, method)]
     names = ("env_step", "mean_over_10_seeds_10_point_moving_average", "mean_minus_se", "mean_plus_se")
     steps, center, low, high = (np.array([float(row[name]) for row in rows]) for name in names)
@@ -68,7 +70,7 @@ def _draw_units(results: Results, output: Path) -> None:
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axis = figure.subplots()
     units = sorted(UNITS)
-    draw_against(axis, units, {name: returns_against(results, method, units) for method, name in NAMES.items()})
+    draw_against(axis, units, {NAMES[method]: returns_against(results, method, units) for method in GIVEN}, STYLE)
     axis.set(xlabel="hidden units of the model", ylabel="final return, mean ± standard error", ylim=(0, 520))
     axis.legend(fontsize="small")
     save_both(figure, output / "units.png")
@@ -86,7 +88,7 @@ EXPERIMENT = Experiment(
             published=PUBLISHED_3[method] if units == 3 else "",
         )
         for units in UNITS
-        for method in NAMES
+        for method in GIVEN
     ),
     draw,
 )

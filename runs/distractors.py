@@ -17,6 +17,7 @@ import numpy as np
 from mbrl_taskmet.config import METHODS
 from mbrl_taskmet.plotting import STYLES, draw_against, save_both
 from runs.experiment import Experiment, Setting, main
+from runs.names import NAMES, STYLE
 from runs.report import Results, read_csv, read_published, returns_against, undamaged, write_csv
 from runs.restored import restored
 
@@ -28,8 +29,6 @@ TITLES = (
 )
 UNITS = {"normalized": "standard deviations", "environment": "the environment's units, as published"}
 REAL = ("cart position", "cart velocity", "pole angle", "pole velocity")
-NAMES = {"mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
-         "model_free": "model-free", "taskmet_exp": "TaskMet, exponential"}  # fmt: skip
 GIVEN: dict[str, dict[str, Any]] = {method: {"method": method} for method in METHODS}
 GIVEN["taskmet_exp"] = {"method": "taskmet", "metric_activation": "exp", "metric_floor": 0.05, "metric_lr": 0.01,
                         "metric_warmup": 2000}  # fmt: skip
@@ -58,7 +57,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         {name: returns_against(results, method, COUNTS, last) for method, name in NAMES.items()} for last in (1, None)
     )
     for axis, title, curves in zip(axes, TITLES, (theirs, final, whole), strict=True):
-        draw_against(axis, COUNTS, curves)
+        draw_against(axis, COUNTS, curves, STYLE)
         axis.set(title=title, xlabel="distractors", xlim=(14, 590), ylim=(0, 520))
     figure.legend(*axes[1].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     axes[0].set_ylabel("return, mean ± standard error")

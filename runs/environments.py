@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mbrl_taskmet.plotting import STYLES, band, curve, save_both
+from mbrl_taskmet.plotting import band, curve, save_both
 from runs.experiment import Experiment, Setting, main
+from runs.names import NAMES, STYLE
 from runs.report import Results
 
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
@@ -48,10 +49,10 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     for row, count in enumerate(COUNTS):
         for column, environment in enumerate(shown):
             axis = axes[row, column]
-            for method, style in zip(METHODS, STYLES, strict=False):
+            for method in METHODS:
                 rows = results.get(_name(environment, method, count), [])
                 if rows:
-                    band(axis, *curve(rows, "eval/return"), label=method.replace("_", "-"), **style)
+                    band(axis, *curve(rows, "eval/return"), label=NAMES[method], **STYLE[NAMES[method]])
             axis.set_title(f"{environment}, {count} distractors")
             axis.locator_params(axis="x", nbins=4)
             axis.grid(alpha=0.3)

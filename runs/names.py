@@ -1,0 +1,15 @@
+"""What the methods are called, and how they are drawn, in every figure of the experiments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mbrl_taskmet.plotting import STYLES
+
+NAMES = {
+    "mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
+    "model_free": "model-free", "taskmet_exp": "TaskMet, exponential", "taskmet_full": "TaskMet, full metric",
+}  # fmt: skip
+"""By the first part of a setting's name."""
+STYLE: dict[str, dict[str, Any]] = dict(zip(NAMES.values(), (*STYLES, STYLES[-1]), strict=True))
+"""By what it is called. TaskMet's two variants, of different experiments, share the last."""
