@@ -16,6 +16,7 @@ from agents.tabular import BOUNDS, PUBLISHED, read, study, table
 from mbrl_taskmet.command import Parser, command
 from mbrl_taskmet.plotting import STYLES, band, save_both
 from mbrl_taskmet.versions import environment
+from runs.names import STYLE
 
 
 @command
@@ -46,8 +47,8 @@ def _draw(returns: dict[str, np.ndarray], output: Path) -> None:
 
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axis = figure.subplots()
-    for (method, values), style, theirs in zip(returns.items(), STYLES, STYLES[2:], strict=False):
-        band(axis, np.array(BOUNDS), values, label=method, **style)
+    for (method, values), theirs in zip(returns.items(), STYLES[2:], strict=False):
+        band(axis, np.array(BOUNDS), values, label=method, **STYLE[method])
         axis.plot(BOUNDS, PUBLISHED[method], label=f"{method}, published", **{**theirs, "fillstyle": "none"})
     axis.set(xlabel="bound B on the norm of the model", ylabel="return, exact")
     axis.grid(alpha=0.3)
