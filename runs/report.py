@@ -84,7 +84,7 @@ def undamaged(path: Path) -> Iterator[Path]:
     """Where a file of a report is read: whatever it lacks is a ConfigError that names it."""
     try:
         yield path
-    except (OSError, EOFError, zlib.error, KeyError, ValueError) as error:
+    except (OSError, EOFError, zlib.error, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is damaged ({error}); restore it, or give another --output") from error
 
 

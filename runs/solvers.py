@@ -8,7 +8,7 @@ led, at the last checkpoint of the first block of the default solver: on `BATCHE
     signal     ‖mean‖/‖standard deviation‖ over batches: a gradient that follows the batch teaches little
     ms         per gradient, one batch, one device, median
 
-written to `gradients.md`, which stays as it is where that block is on another machine.
+written to `gradients.md` and `.csv`, which stay as they are where that block is on another machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from mbrl_taskmet.plotting import STYLES, save_both
 from runs.experiment import Experiment, Setting, main
-from runs.report import LAST, Results, final_returns, markdown, undamaged
+from runs.report import LAST, Results, final_returns, markdown, read_csv, undamaged, write_csv
 from runs.restored import restored
 
 DISTRACTORS = 64
@@ -49,27 +49,21 @@ SOLVERS: dict[str, dict[str, Any]] = {
 def draw(results: Results, output: Path, logdir: Path) -> None:
     """Final return against milliseconds per gradient, and the table of gradients."""
     blocks = sorted(path.parent.parent for path in (logdir / DEFAULT).glob("*/checkpoints/state"))
-    path = output / "gradients.md"
+    path = output / "gradients.csv"
     if blocks:
         measured = [
             {"solver": name, "products": products, "residual": f"{residual:.3f}", "cosine": f"{cosine:.3f}",
              "signal": f"{signal:.2f}", "ms": f"{1e3 * seconds:.2f}"}
             for name, (products, residual, cosine, signal, seconds) in gradients(blocks[0]).items()
         ]  # fmt: skip
-        path.write_text(markdown(measured), encoding="utf-8")
+        path.with_suffix(".md").write_text(markdown(measured), encoding="utf-8")
+        write_csv(path, measured)
     if not path.exists():
         print(f"no gradients: {logdir / DEFAULT} holds no checkpoint", file=sys.stderr)
         return
     with undamaged(path):
-        lines = [_cells(line) for line in path.read_text(encoding="utf-8").splitlines()[2:]]
-    _draw(results, lines, output)
-
-
-def _cells(line: str) -> tuple[str, float, float, float]:
-    """(solver, cosine, signal, ms) of one line of the table."""
-    name, _, _, *numbers = line.strip("| ").split(" | ")
-    cosine, signal, milliseconds = map(float, numbers)
-    return name, cosine, signal, milliseconds
+        numbers = {line["solver"]: tuple(float(line[key]) for key in ("cosine", "signal", "ms")) for line in read_csv(path)}
+    _draw(results, numbers, output)
 
 
 def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
@@ -121,12 +115,13 @@ def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
     return found
 
 
-def _draw(results: Results, lines: list[tuple[str, float, float, float]], output: Path) -> None:
+def _draw(results: Results, numbers: dict[str, tuple[float, ...]], output: Path) -> None:
+    """`numbers`: cosine, signal and milliseconds by solver."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 4.5), layout="constrained")
     axes = figure.subplots(1, 3, sharex=True)
-    for place, (name, cosine, signal, milliseconds) in enumerate(lines):
+    for place, (name, (cosine, signal, milliseconds)) in enumerate(numbers.items()):
         style = {**STYLES[place % len(STYLES)], "linestyle": "", "markersize": 8, "fillstyle": "left" if place > 7 else "full"}
         final = final_returns(results.get(name, []), LAST)
         for axis, value in zip(axes, (final.mean() if len(final) else np.nan, cosine, signal), strict=True):

@@ -245,12 +245,12 @@ def test_the_solvers_picture_keeps_the_gradients_measured_elsewhere(tmp_path: Pa
     results = {"identity": [{"seed": 0, "step": 1000, "eval/return": 9.0}]}
     solvers.draw(results, tmp_path, tmp_path / "logs")
     assert "holds no checkpoint" in capsys.readouterr().err and not any(tmp_path.iterdir())
-    head = "| solver | products | residual | cosine | signal | ms |\n|---|---|---|---|---|---|\n"
-    (tmp_path / "gradients.md").write_text(head + "| identity | 0 | 616.0 | 0.05 | 0.21 | 1.20 |\n")
+    head = "solver,products,residual,cosine,signal,ms\n"
+    (tmp_path / "gradients.csv").write_text(head + "identity,0,616.0,0.05,0.21,1.20\n")
     solvers.draw(results, tmp_path, tmp_path / "logs")
     assert "<!-- identity -->" in (tmp_path / "figure.svg").read_text()
-    (tmp_path / "gradients.md").write_text(head + "| identity | 0 |\n")
-    with pytest.raises(ConfigError, match=r"gradients\.md is damaged .* restore it"):
+    (tmp_path / "gradients.csv").write_text(head + "identity,0\n")
+    with pytest.raises(ConfigError, match=r"gradients\.csv is damaged .* restore it"):
         solvers.draw(results, tmp_path, tmp_path / "logs")
 
 
