@@ -39,8 +39,7 @@ Runs = dict[str, dict[str, Any]]  # what is known of a block, by "setting/block"
 def report(settings: Iterable[Setting], results: Results, runs: Runs, output: Path) -> None:
     """Write the table, the curves and where they come from."""
     lines = [_line(setting, results) for setting in settings if setting.name in results]
-    (output / "table.md").write_text(markdown(lines), encoding="utf-8")
-    write_csv(output / "table.csv", lines)
+    write_table(output / "table.csv", lines)
     curves = [
         {"setting": name, "seed": row["seed"], "step": row["step"], "return": _short(row["eval/return"]),
          "model_error": _short(row["train/model_mse_state"])}
@@ -172,11 +171,12 @@ def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
 
 
-def markdown(lines: list[dict[str, Any]]) -> str:
-    """A table of at least one line."""
+def write_table(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write at least one line as a CSV file, and as Markdown beside it."""
+    write_csv(path, lines)
     rows = [list(lines[0]), *(line.values() for line in lines)]
     first, *text = ("| " + " | ".join(map(str, row)) + " |\n" for row in rows)
-    return first + "|---" * len(lines[0]) + "|\n" + "".join(text)
+    path.with_suffix(".md").write_text(first + "|---" * len(lines[0]) + "|\n" + "".join(text), encoding="utf-8")
 
 
 def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:

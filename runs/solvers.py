@@ -23,7 +23,7 @@ import numpy as np
 
 from mbrl_taskmet.plotting import STYLES, save_both
 from runs.experiment import Experiment, Setting, main
-from runs.report import LAST, Results, final_returns, markdown, read_csv, undamaged, write_csv
+from runs.report import LAST, Results, final_returns, read_csv, undamaged, write_table
 from runs.restored import restored
 
 DISTRACTORS = 64
@@ -56,8 +56,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
              "signal": f"{signal:.2f}", "ms": f"{1e3 * seconds:.2f}"}
             for name, (products, residual, cosine, signal, seconds) in gradients(blocks[0]).items()
         ]  # fmt: skip
-        path.with_suffix(".md").write_text(markdown(measured), encoding="utf-8")
-        write_csv(path, measured)
+        write_table(path, measured)
     if not path.exists():
         print(f"no gradients: {logdir / DEFAULT} holds no checkpoint", file=sys.stderr)
         return
