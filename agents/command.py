@@ -3,162 +3,136 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import sys
-import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.options import Options, parse
-from agents.rundir import Run, new_run, resumed_run
-from mbrl_taskmet.command import command, cores, make_directory, start_jax
+from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.rl.settings import Config, Settings, read_saved
+from mbrl_taskmet.runner.command import Parser, command, cores, module, start_jax
+from mbrl_taskmet.runner.rundir import check_same, free_directory, resumed_directory, saved_settings
 
 if TYPE_CHECKING:
-    from envs.base import Environment
-    from mbrl_taskmet.recording import Recorder, Row
+    from mbrl_taskmet.rl.environment import Environment
+    from mbrl_taskmet.runner.agent import Outcome
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for on a command line.
+
+    Attributes:
+        config: the settings of the run, of a new one as far as they are given.
+        directory: its directory, which a new one has not made yet.
+        film: whether to draw an episode.
+        checkpoint_share: the largest part of the time spent writing checkpoints.
+    """
+
+    config: Config
+    directory: Path
+    film: bool
+    checkpoint_share: float
 
 
 @command
 def main(environment: str | None = None, argv: list[str] | None = None) -> int:
     """Run the agent for `environment`, by default the one that `--env` names.
 
-    The exit code is 0, 2 for bad input, 130 after Ctrl-C.
+    The exit code is 0, 2 for bad input, and 128 + the signal's number for a run that was stopped: 130 after Ctrl-C.
     """
-    options = parse(environment, argv)
-    run = (new_run if options.resume is None else resumed_run)(options)
-    env = _prepare(run, options.film)
-    return _train(run, env, options)
-
-
-def _prepare(run: Run, film: bool) -> Environment:
-    """Set JAX up, make the environment, see that the run fits, and make its directory."""
-    start_jax(min(run.config.seeds, cores()))
+    request = parse(environment, argv)
+    start_jax(min(request.config.resolve().seeds, cores()))
 
     from envs.film import drawing
     from envs.make import make_environment
-    from mbrl_taskmet.memory import check_memory, gigabytes, required_bytes
+    from mbrl_taskmet.runner.agent import run
 
-    env = make_environment(run.environment, run.distractors)
-    if film:
-        drawing(run.environment)  # refuses now what could not be drawn at the end
-    required = required_bytes(env, run.config)
-    check_memory(required, env)
-    make_directory(run.directory, run.resumed)
-    print(f"{run.directory}: {run.config.method} on {env.name}, {run.config.seeds} seed(s), {run.config.steps} steps, "
-          f"needs about {gigabytes(required)}", flush=True)  # fmt: skip
-    return env
-
-
-def _train(run: Run, env: Environment, options: Options) -> int:
-    from mbrl_taskmet.checkpoint import Checkpoints
-    from mbrl_taskmet.make import make_method
-    from mbrl_taskmet.recording import Recorder, write_json
-    from mbrl_taskmet.training import Trainer
-
-    config, directory = run.config, run.directory
-    trainer = Trainer(env, make_method(env, config), config)
-    checkpoints = Checkpoints(directory / "checkpoints", trainer, options.checkpoint_share)
-    start, carry = checkpoints.restore() if run.resumed else (0, trainer.init())
-    write_json(directory / "config.json", run.to_json())
-    checkpoints.save(start, carry)
-    recorder = Recorder(directory, resume_at=start if run.resumed else None)
-    compile_seconds = trainer.compile() if start < config.steps else None
-    with _Interrupt() as stopped:
-        for step, carry, rows in _chunks(run, env, trainer, recorder, carry, start):  # noqa: B020
-            recorder.write(rows)
-            if step == config.steps or stopped or checkpoints.due():
-                checkpoints.save(step, carry)
-            if stopped and step < config.steps:
-                recorder.close()
-                print(
-                    f"stopped at step {step}; to go on: python -m {_module()} --resume {shlex.quote(str(directory))}",
-                    file=sys.stderr,
-                )
-                return 130
-    recorder.close()
-    if options.film:
-        _film(run, env, trainer, carry)
-    return _finish(run, env, recorder.rows, compile_seconds)
+    where = request.config.resolve().environment
+    env = make_environment(where.name, where.distractors)
+    if request.film:
+        drawing(where.name)  # refuses now what could not be drawn at the end
+    outcome = run(
+        env, request.config, request.directory, checkpoint_share=request.checkpoint_share,
+        go_on=f"python -m {module()} --resume {shlex.quote(str(request.directory))}", say=partial(print, flush=True),
+    )  # fmt: skip
+    if request.film:
+        _film(env, where.name, outcome, request.directory / "film.gif")
+    _tell(outcome, request.directory)
+    return 0
 
 
-def _chunks(run: Run, env: Environment, trainer: Any, recorder: Recorder, carry: Any, start: int) -> Any:
-    """The trainer's chunks as rows, with a progress bar if the output is a terminal, and failures reported once."""
-    from tqdm import tqdm
+def parse(environment: str | None, argv: list[str] | None) -> Request:
+    """Read the command line of the agent for `environment`, or for the one that `--env` names if that is None.
 
-    from mbrl_taskmet.recording import rows_of
+    Raises:
+        ConfigError: a bad flag or setting, a name that is taken, or a run that cannot be resumed so.
+    """
+    parser = Parser(
+        prog=f"python -m agents.{environment.split('-')[0].lower() if environment else 'gymnax'}",
+        description=f"Train an agent on {environment or 'an environment'} with a learned model of it.",
+        epilog="The defaults are those of --preset default; every setting of a run is written to its config.json.",
+    )
+    parser.add_settings(Settings, leave_out=("env",) if environment else ())
+    parser.add_directory(resume="continue the run in DIR; with --steps MORE, extend it")
+    parser.add_argument("--film", action="store_true", help="draw an episode of the first seed's policy: film.gif")
+    parser.add_argument("--checkpoint-share", type=float, default=0.03, metavar="X",
+                        help="largest part of the run's time spent writing checkpoints, 0 to 1 (default: 0.03)")  # fmt: skip
+    given, rest = parser.read(argv)
+    share = rest["checkpoint_share"]
+    if not 0 < share <= 1:
+        raise ConfigError(f"--checkpoint-share is {share}; give a number above 0 and up to 1")
+    if environment is not None:
+        given["env"] = environment
+    open_run = _new if rest["resume"] is None else _resumed
+    config, directory = open_run(given, rest)
+    return Request(config, directory, rest["film"], share)
 
-    begin = last = time.monotonic()
-    before = recorder.rows[-1]["wall_seconds"] if recorder.rows else 0.0
-    failed = {row["seed"] for row in recorder.rows if "failure" in row}
-    chunk = trainer.config.eval_every
-    with tqdm(total=run.config.steps, initial=start, unit="step", disable=None, dynamic_ncols=True) as bar:
-        for step, new_carry, report in trainer.run(carry, start):
-            now = time.monotonic()
-            speed, last = chunk * trainer.config.seeds / (now - last), now
-            rows = rows_of(report, step, trainer.config.seed, env.state_names, before + now - begin, speed)
-            for row in rows:
-                if "failure" in row and row["seed"] not in failed:
-                    failed.add(row["seed"])
-                    bar.write(f"seed {row['seed']}: {row['failure']}; its last finite state is kept and the others go on; "
-                              "a smaller --model-lr or --metric-lr may help", file=sys.stderr)  # fmt: skip
-            bar.set_postfix_str(f"return {report.episode_returns.mean():.1f}, "
-                                f"model error {report.model_mse_state.mean():.2g}, {speed:.0f} steps/s",
-                                refresh=False)  # fmt: skip
-            bar.update(chunk)
-            yield step, new_carry, rows
+
+def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
+    if "env" not in given:
+        raise ConfigError("--env is missing; give the name of a gymnax environment, such as Acrobot-v1, or module:Class")
+    config = Config(**given)
+    settings = config.resolve()
+    last = settings.seed + settings.seeds - 1
+    parts = [given["env"].lower(), f"d{settings.environment.distractors}", settings.names["method"],
+             f"{settings.steps}steps", f"seeds{settings.seed}-{last}"]  # fmt: skip
+    named = ("env", "distractors", "method", "steps", "seed", "seeds")
+    more = {name: value for name, value in given.items() if name not in named}
+    return config, free_directory(rest["name"], rest["logdir"], parts, more)
 
 
-def _film(run: Run, env: Environment, trainer: Any, carry: Any) -> None:
+def _resumed(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
+    directory = resumed_directory(rest["resume"], rest["name"], rest["logdir"])
+    saved = saved_settings(directory, read_saved)
+    if given.get("env") not in (None, saved.environment.name):
+        raise ConfigError(f"{directory} is a run on {saved.environment.name}; resume it with that environment's agent")
+    check_same(directory, {name: value for name, value in given.items() if name != "steps"}, saved.names)
+    config = Config(**saved.names) | {"steps": given.get("steps", saved.steps)}
+    from mbrl_taskmet.runner.agent import check_extends
+
+    check_extends(directory, config.resolve())
+    return config, directory
+
+
+def _film(env: Environment, name: str, outcome: Outcome, path: Path) -> None:
     """Draw an episode of the first seed's policy."""
-    from functools import partial
-
     import jax
 
     from envs.film import drawing, episode, write_film
 
-    with jax.enable_x64(run.config.x64):
-        learner = jax.tree.map(lambda leaf: jax.device_get(leaf)[0], carry.learner)
-        observations = episode(env, partial(trainer.method.act, learner), jax.random.key(run.config.seed))
-    write_film(observations, drawing(run.environment), run.directory / "film.gif")
-    print(f"film: {run.directory / 'film.gif'}, {len(observations) - 1} steps")
+    with jax.enable_x64(outcome.settings.x64):
+        learner = jax.tree.map(lambda leaf: leaf[0], outcome.learner)
+        observations = episode(env, partial(outcome.method.act, learner), jax.random.key(outcome.settings.seed))
+    write_film(observations, drawing(name), path)
+    print(f"film: {path}, {len(observations) - 1} steps")
 
 
-def _finish(run: Run, env: Environment, rows: list[Row], compile_seconds: float | None) -> int:
-    from agents.summary import summarize
-    from mbrl_taskmet.plotting import plot_run
-    from mbrl_taskmet.recording import write_json
-
-    summary = summarize(run, rows, compile_seconds)
-    write_json(run.directory / "summary.json", summary)
-    plot_run(rows, env.state_names, f"{run.config.method} on {env.name}", run.directory / "curves.png")
+def _tell(outcome: Outcome, directory: Path) -> None:
+    summary = outcome.summary
     interval = summary["ci95"]
     spread = f", 95 % interval {interval[0]:.1f} to {interval[1]:.1f}" if interval else ""
     score = "unknown" if summary["mean"] is None else f"{summary['mean']:.1f}"
-    print(f"final return {score}{spread} over {run.config.seeds} seed(s), "
+    print(f"final return {score}{spread} over {outcome.settings.seeds} seed(s), "
           f"{summary['steps_per_second']:.0f} steps per second")  # fmt: skip
-    print(f"curves: {run.directory / 'curves.png'}    tensorboard --logdir {run.directory / 'tensorboard'}")
-    return 0
-
-
-class _Interrupt:
-    """True after the first Ctrl-C, so that the chunk under way can end; a second one interrupts as usual."""
-
-    def __enter__(self) -> _Interrupt:
-        self._caught = False
-        self._before = signal.signal(signal.SIGINT, self._catch)
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def __bool__(self) -> bool:
-        return self._caught
-
-    def _catch(self, *_: Any) -> None:
-        self._caught = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("\nstopping at the next evaluation; Ctrl-C again to stop at once", file=sys.stderr)
-
-
-def _module() -> str:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else "agents.cartpole"
+    print(f"curves: {directory / 'curves.png'}    tensorboard --logdir {directory / 'tensorboard'}")

@@ -1,6 +1,6 @@
 """`python -m agents.gymnax --env Acrobot-v1 --distractors 8` trains an agent on a registered gymnax environment.
 
-`--env mypackage.module:Class` takes an `envs.base.Environment` of your own, made without arguments.
+`--env mypackage.module:Class` takes an `mbrl_taskmet.rl.environment.Environment` of your own, made without arguments.
 """
 
 import sys

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mbrl_taskmet.command import Parser, check_counts, command
-from mbrl_taskmet.implicit import implicit_vjp
-from mbrl_taskmet.linear_solve import Dense
-from mbrl_taskmet.values import soft_value
+from mbrl_taskmet.core.implicit import implicit_vjp
+from mbrl_taskmet.core.linear_solve import Dense
+from mbrl_taskmet.rl.values import soft_value
+from mbrl_taskmet.runner.command import Parser, check_counts, command
 
 DISCOUNT, TEMPERATURE = 0.9, 0.01
 TRANSITION = np.array([[[0.7, 0.3], [0.2, 0.8]], [[0.99, 0.01], [0.99, 0.01]]])  # [action, state, next state]
@@ -129,7 +129,7 @@ def study(seeds: int, steps: int) -> dict[str, np.ndarray]:
 
 def table(returns: dict[str, np.ndarray]) -> str:
     """Markdown: mean ± standard error over seeds under every bound, beside the published mean."""
-    from mbrl_taskmet.statistics import standard_error
+    from mbrl_taskmet.runner.statistics import standard_error
 
     lines = ["| method | " + " | ".join(f"B = {bound}" for bound in BOUNDS) + " |", "|---" * (len(BOUNDS) + 1) + "|"]
     for method, values in returns.items():

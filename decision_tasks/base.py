@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mbrl_taskmet.config import ConfigError
-from mbrl_taskmet.networks import UniformMLP, apply
+from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.core.networks import UniformMLP, apply
 
 PyTree = Any
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from decision_tasks.base import Data, Split, Task, check_choice, split, standardize
 from decision_tasks.budget_relaxations import projected_gradient, soft_greedy
-from mbrl_taskmet.config import ConfigError
+from mbrl_taskmet.core.settings import ConfigError
 
 MOST_SUBSETS = 10_000
 _MATRIX = (400, 200)  # websites and users of the generated click rates

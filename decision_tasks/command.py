@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decision_tasks.config import Block, Config
-from mbrl_taskmet.command import Parser, check_same, command, free_directory, make_directory, saved_run, start_jax
+from mbrl_taskmet.runner.command import Parser, check_same, command, free_directory, make_directory, saved_run, start_jax
 
 if TYPE_CHECKING:
     from decision_tasks.training import Trainer
@@ -55,7 +55,7 @@ def _run(config: Config, directory: Path) -> int:
     from decision_tasks.make import make_method, make_task
     from decision_tasks.report import write_report
     from decision_tasks.training import Sizes, Trainer
-    from mbrl_taskmet.recording import write_json
+    from mbrl_taskmet.runner.records import write_json
 
     tasks = {name: make_task(name, config) for name in dict.fromkeys(block.task for block in config.blocks)}
     make_directory(directory, resumed=True)
@@ -82,8 +82,8 @@ def _train(block: Block, trainer: Trainer, place: Path) -> bool:
     from tqdm import tqdm
 
     from decision_tasks.report import learned, result_of, rows_of
-    from mbrl_taskmet.checkpoint import Snapshots
-    from mbrl_taskmet.recording import Recorder, write_arrays, write_json
+    from mbrl_taskmet.runner.checkpoint import Snapshots
+    from mbrl_taskmet.runner.records import Recorder, write_arrays, write_json
 
     place.mkdir(exist_ok=True)
     snapshots = Snapshots(place / "checkpoints")

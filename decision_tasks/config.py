@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from mbrl_taskmet.config import ConfigError, flag, nearest, option
+from mbrl_taskmet.core.settings import ConfigError, flag, nearest, option
 
 # Names only, so that `--help` need not import JAX; tests hold them against the code that they name.
 TASKS = ("cubic", "budget", "portfolio")

@@ -14,7 +14,7 @@ from decision_tasks.cubic import Cubic
 from decision_tasks.methods import METHODS, Method
 from decision_tasks.portfolio import Portfolio
 from decision_tasks.prices import factor_prices, read_prices
-from mbrl_taskmet.config import ConfigError
+from mbrl_taskmet.core.settings import ConfigError
 
 _FACTOR_DAYS, _FACTOR_STOCKS = 4000, 50
 

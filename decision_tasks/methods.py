@@ -17,10 +17,10 @@ import optax
 
 from decision_tasks.base import Data, Task, decided_value, relaxed_value
 from decision_tasks.lodl import fit_losses, quadratic_loss
-from mbrl_taskmet.bilevel import Bilevel, Info, State, fit, take
-from mbrl_taskmet.linear_solve import NormalCG, Solver
-from mbrl_taskmet.methods.base import Trained
-from mbrl_taskmet.metric import FactorMetric, squared_norm
+from mbrl_taskmet.core.bilevel import Bilevel, Info, State, fit, take
+from mbrl_taskmet.core.linear_solve import NormalCG, Solver
+from mbrl_taskmet.rl.methods.base import Trained
+from mbrl_taskmet.core.metric import FactorMetric, squared_norm
 
 PyTree = Any
 CLIP = 1.0  # norm at which the predictor's gradient is clipped
@@ -123,7 +123,7 @@ class LODL(Method):
 
 @dataclass(frozen=True)
 class TaskMet(Method):
-    """Algorithm 1 through `mbrl_taskmet.bilevel`, with a metric of each row (section 4.2, Table 4).
+    """Algorithm 1 through `mbrl_taskmet.core.bilevel`, with a metric of each row (section 4.2, Table 4).
 
     inner_steps: K.
     hidden, metric_lr: of the metric's network.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mbrl_taskmet.plotting import save
+from mbrl_taskmet.runner.plotting import save
 
 Arrays = dict[str, np.ndarray]
 

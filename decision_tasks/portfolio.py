@@ -18,7 +18,7 @@ import numpy as np
 from decision_tasks.base import Data, Split, Task, split, standardize
 from decision_tasks.prices import sp500_prices
 from decision_tasks.simplex_qp import simplex_qp
-from mbrl_taskmet.config import ConfigError
+from mbrl_taskmet.core.settings import ConfigError
 
 RISK_DAYS = 9
 SPANS = (5, 10, 20, 60)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbrl_taskmet.config import ConfigError
+from mbrl_taskmet.core.settings import ConfigError
 
 SP500 = Path(__file__).parent / "data" / "sp500_prices.csv.gz"
 """20 stocks of the S&P 500, 1990–2022, as skfolio 1.12.2 ships them (`sp500_dataset.csv.gz`; BSD-3-Clause, LICENSE-skfolio)."""

@@ -17,8 +17,8 @@ from decision_tasks.evaluation import BASELINES
 from decision_tasks.methods import TaskMet
 from decision_tasks.pictures import draw_ellipses, draw_predictions
 from decision_tasks.training import Report, Result, Trainer
-from mbrl_taskmet.recording import Row, finite, write_json, write_text
-from mbrl_taskmet.versions import environment
+from mbrl_taskmet.runner.records import Row, finite, write_json, write_text
+from mbrl_taskmet.runner.versions import environment
 
 PUBLISHED: dict[str, dict[str, tuple[float, float, float, float]]] = {
     "cubic": {

@@ -17,9 +17,9 @@ import numpy as np
 from decision_tasks.base import Split, Task, decided_value
 from decision_tasks.evaluation import BASELINES, Score, scale, test_score
 from decision_tasks.methods import METHODS, Method, squared_error
-from mbrl_taskmet.bilevel import State
-from mbrl_taskmet.config import ConfigError
-from mbrl_taskmet.spread import Spread
+from mbrl_taskmet.core.bilevel import State
+from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.core.run_axis import RunAxis
 
 PyTree = Any
 VALIDATE_EVERY = 10

@@ -1,1 +1,1 @@
-"""Environments, behind the contract of `envs.base`."""
+"""Environments, behind the contract of `mbrl_taskmet.rl.environment`."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from envs.base import Environment, State, Step, UnsupportedEnvironment
+from mbrl_taskmet.rl.environment import Environment, State, Step, UnsupportedEnvironment, Wrapper
 
 
-class Distractors(Environment):
+class Distractors(Wrapper):
     """`env` with `count` values drawn from N(0, 1) at every step.
 
     The values are rounded to half precision, so that the replay keeps them exactly in half the memory.
@@ -16,29 +16,25 @@ class Distractors(Environment):
     across a reset.
     """
 
-    noise_dtype = jnp.float16
-
     def __init__(self, env: Environment, count: int):
         if count < 0:
             raise UnsupportedEnvironment(f"distractors is {count}; give 0 or more")
-        self._env, self._count = env, count
+        super().__init__(env)
+        self._count, self.noise_dtype = count, jnp.float16
         self.name = f"{env.name} with {count} distractors" if count else env.name
-        self.state_names = env.state_names
-        self.num_actions = env.num_actions
-        self.max_episode_steps = env.max_episode_steps
 
     @property
     def observation_size(self) -> int:
-        return self._env.observation_size + self._count
+        return self.env.observation_size + self._count
 
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         env_key, noise_key = jax.random.split(key)
-        state, observation = self._env.reset(env_key)
+        state, observation = self.env.reset(env_key)
         return state, jnp.concatenate([observation, self._noise(noise_key, observation)])
 
     def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
         env_key, noise_key = jax.random.split(key)
-        state, step = self._env.step(env_key, state, action)
+        state, step = self.env.step(env_key, state, action)
         noise = self._noise(noise_key, step.observation)
         return state, step._replace(
             observation=jnp.concatenate([step.observation, noise]),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Environment, UnsupportedEnvironment
+from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
 
 WIDTH, HEIGHT = 300, 200
 MAX_FRAMES = 250

@@ -6,14 +6,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from envs.base import Environment, State, Step, UnsupportedEnvironment
-from mbrl_taskmet.config import nearest
+from mbrl_taskmet.core.settings import nearest
+from mbrl_taskmet.rl.environment import Environment, State, Step, UnsupportedEnvironment
+from mbrl_taskmet.rl.spaces import ActionSpace, Box, Discrete
 
 _STATE_NAMES = {
     "CartPole-v1": ("cart_position", "cart_velocity", "pole_angle", "pole_velocity"),
     "Acrobot-v1": ("cos_angle1", "sin_angle1", "cos_angle2", "sin_angle2", "velocity1", "velocity2"),
     "MountainCar-v0": ("position", "velocity"),
+    "MountainCarContinuous-v0": ("position", "velocity"),
+    "Pendulum-v1": ("cos_angle", "sin_angle", "velocity"),
 }
 
 
@@ -21,7 +25,7 @@ class GymnaxEnvironment(Environment):
     """The registered gymnax environment `name` with its default parameters. A board (two dimensions) is read row by row.
 
     Raises:
-        UnsupportedEnvironment: unknown name, continuous actions, or an observation that is neither vector nor board.
+        UnsupportedEnvironment: unknown name, unbounded actions, or an observation that is neither vector nor board.
     """
 
     def __init__(self, name: str):
@@ -35,12 +39,6 @@ class GymnaxEnvironment(Environment):
             self._env, self._params = gymnax.make(name)
         except OSError as error:  # one of them downloads its data
             raise UnsupportedEnvironment(f"{name} cannot be made ({error}); it needs data from the network") from None
-        action_space = self._env.action_space(self._params)
-        if not isinstance(action_space, spaces.Discrete):
-            raise UnsupportedEnvironment(
-                f"{name} has continuous actions and this agent chooses among discrete ones; "
-                "use a soft actor-critic agent, such as brax.training.agents.sac"
-            )
         space = self._env.observation_space(self._params)
         shape: tuple[int, ...] | Any = getattr(space, "shape", None)
         if not isinstance(space, spaces.Box) or shape is None or len(shape) not in (1, 2):
@@ -49,7 +47,7 @@ class GymnaxEnvironment(Environment):
                 "wrap it in an Environment of your own that flattens it, or use an agent with a convolutional network"
             )
         self.name = name
-        self.num_actions = int(action_space.n)
+        self.action_space = _action_space(name, self._env.action_space(self._params))
         self.max_episode_steps = int(self._params.max_steps_in_episode)
         size = jax.eval_shape(self.reset, jax.random.key(0))[1].size  # what a space says of its size is not always so
         self.state_names = _STATE_NAMES.get(name, tuple(f"dimension_{i}" for i in range(size)))
@@ -67,6 +65,16 @@ class GymnaxEnvironment(Environment):
             terminated=jnp.asarray(terminated, bool),
             truncated=jnp.asarray(truncated, bool),
         )
+
+
+def _action_space(name: str, space: Any) -> ActionSpace:
+    if hasattr(space, "n"):
+        return Discrete(int(space.n))
+    low, high = (np.broadcast_to(np.asarray(bound, float), space.shape).ravel() for bound in (space.low, space.high))
+    if len(space.shape) != 1 or not np.all(np.isfinite([low, high])):
+        raise UnsupportedEnvironment(f"{name} acts by {_describe(space)} between {space.low} and {space.high} and this agent "
+                                     "needs a bounded vector; wrap it in an Environment of your own")  # fmt: skip
+    return Box(tuple(low.tolist()), tuple(high.tolist()))
 
 
 def _vector(observation: jax.Array) -> jax.Array:

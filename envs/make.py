@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 
-from envs.base import Environment, UnsupportedEnvironment
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
+from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
 
 
 def make_environment(name: str, distractors: int = 0) -> Environment:
@@ -25,7 +25,7 @@ def _own(path: str) -> Environment:
     except (ImportError, AttributeError, ValueError) as error:
         raise UnsupportedEnvironment(f"{path} cannot be imported ({error}); give --env as module:Class") from None
     if not (isinstance(found, type) and issubclass(found, Environment)):
-        raise UnsupportedEnvironment(f"{path} is no subclass of envs.base.Environment; derive it from that")
+        raise UnsupportedEnvironment(f"{path} is no subclass of mbrl_taskmet.rl.environment.Environment; derive it from that")
     try:
         return found()
     except TypeError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.plotting import band, curve, draw_against, save_both
+from mbrl_taskmet.runner.plotting import band, curve, draw_against, save_both
 from runs.experiment import Experiment, Setting, main
 from runs.names import NAMES, STYLE
 from runs.report import LAST, Results, read_published, returns_against

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mbrl_taskmet.config import METHODS
-from mbrl_taskmet.plotting import STYLES, draw_against, save_both
+from mbrl_taskmet.runner.plotting import STYLES, draw_against, save_both
 from runs.experiment import Experiment, Setting, main
 from runs.names import NAMES, STYLE
 from runs.report import Results, read_csv, read_published, returns_against, undamaged, write_csv

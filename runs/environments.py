@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mbrl_taskmet.plotting import band, curve, save_both
+from mbrl_taskmet.runner.plotting import band, curve, save_both
 from runs.experiment import Experiment, Setting, main
 from runs.names import NAMES, STYLE
 from runs.report import Results

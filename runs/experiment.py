@@ -19,7 +19,7 @@ from typing import Any
 
 from agents.command import main as agent
 from agents.options import parse
-from mbrl_taskmet.command import Parser, check_counts, command
+from mbrl_taskmet.runner.command import Parser, check_counts, command
 from mbrl_taskmet.config import Config, ConfigError, flag
 from runs.report import Results, Rows, merged, read_report, read_runs, report
 
@@ -181,7 +181,7 @@ def _flags(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _last_step(directory: Path) -> int:
-    from mbrl_taskmet.recording import read_rows
+    from mbrl_taskmet.runner.records import read_rows
 
     rows = read_rows(directory)
     return rows[-1]["step"] if rows else 0
@@ -189,7 +189,7 @@ def _last_step(directory: Path) -> int:
 
 def _rows(folder: Path, seeds: range, steps: int) -> Rows:
     """The rows of a setting, of each seed once."""
-    from mbrl_taskmet.recording import read_rows
+    from mbrl_taskmet.runner.records import read_rows
 
     found = {}
     for path in sorted(folder.glob("*/metrics.jsonl")):

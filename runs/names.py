@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mbrl_taskmet.plotting import STYLES
+from mbrl_taskmet.runner.plotting import STYLES
 
 NAMES = {
     "mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbrl_taskmet.config import ConfigError
-from mbrl_taskmet.statistics import iqm, mean, probability_of_improvement, standard_error, stratified_ci95
+from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.runner.statistics import iqm, mean, probability_of_improvement, standard_error, stratified_ci95
 
 if TYPE_CHECKING:
     from runs.experiment import Setting

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agents.rundir import Run
-    from mbrl_taskmet.training import Carry
+    from mbrl_taskmet.rl.training import Carry
 
 
 def restored(directory: Path, with_replay: bool = True) -> tuple[Run, Any, int, Carry]:
@@ -19,9 +19,9 @@ def restored(directory: Path, with_replay: bool = True) -> tuple[Run, Any, int, 
     from agents.options import parse
     from agents.rundir import resumed_run
     from envs.make import make_environment
-    from mbrl_taskmet.checkpoint import Checkpoints
-    from mbrl_taskmet.make import make_method
-    from mbrl_taskmet.training import Trainer
+    from mbrl_taskmet.runner.checkpoint import Checkpoints
+    from mbrl_taskmet.rl.make import make_method
+    from mbrl_taskmet.rl.training import Trainer
 
     run = resumed_run(parse(None, ["--resume", str(directory)]))
     env = make_environment(run.environment, run.distractors)

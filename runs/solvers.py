@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.plotting import STYLES, save_both
+from mbrl_taskmet.runner.plotting import STYLES, save_both
 from runs.experiment import Experiment, Setting, main
 from runs.report import LAST, Results, final_returns, read_csv, undamaged, write_table
 from runs.restored import restored
@@ -73,9 +73,9 @@ def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree
 
-    from mbrl_taskmet import replay
-    from mbrl_taskmet.linear_solve import SOLVERS as KINDS
-    from mbrl_taskmet.linear_solve import Minres
+    from mbrl_taskmet.rl import replay
+    from mbrl_taskmet.core.linear_solve import SOLVERS as KINDS
+    from mbrl_taskmet.core.linear_solve import Minres
 
     run, method, step, carry = restored(block)
     learner, memory = jax.tree.map(lambda leaf: jnp.asarray(jax.device_get(leaf)[0]), (carry.learner, carry.replay))

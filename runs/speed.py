@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mbrl_taskmet.command import cores
+from mbrl_taskmet.runner.command import cores
 
 RESULTS = Path(__file__).parent / "results"
 REPEATS = 7
@@ -130,8 +130,8 @@ def _trainer(given: dict[str, Any], seeds: int = 1, distractors: int = 8, steps:
     from envs.distractors import Distractors
     from envs.gymnax import GymnaxEnvironment
     from mbrl_taskmet.config import Config
-    from mbrl_taskmet.make import make_method
-    from mbrl_taskmet.training import Trainer
+    from mbrl_taskmet.rl.make import make_method
+    from mbrl_taskmet.rl.training import Trainer
 
     settings: dict[str, Any] = {"metric_warmup": 0} if given.get("method", "taskmet") == "taskmet" else {}
     config = Config(seeds=seeds, steps=steps, eval_every=eval_every, random_steps=400, eval_episodes=10, **given, **settings)
@@ -144,7 +144,7 @@ def _updates(given: dict[str, Any]) -> Callable[[], None]:
     import jax
     import jax.numpy as jnp
 
-    from mbrl_taskmet.replay import Transitions
+    from mbrl_taskmet.rl.replay import Transitions
 
     method = _trainer(given).method
     keys = jax.random.split(jax.random.key(0), 4)
@@ -229,7 +229,7 @@ def memory_child(count: int) -> None:
 
     import jax
 
-    from mbrl_taskmet.memory import required_bytes
+    from mbrl_taskmet.runner.memory import required_bytes
 
     jax.config.update("jax_num_cpu_devices", min(count, cores()))
     trainer = _trainer({}, seeds=count, distractors=512, steps=200_000, eval_every=500)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from agents.tabular import BOUNDS, PUBLISHED, read, study, table
-from mbrl_taskmet.command import Parser, command
-from mbrl_taskmet.plotting import STYLES, band, save_both
-from mbrl_taskmet.versions import environment
+from mbrl_taskmet.runner.command import Parser, command
+from mbrl_taskmet.runner.plotting import STYLES, band, save_both
+from mbrl_taskmet.runner.versions import environment
 from runs.names import STYLE
 
 

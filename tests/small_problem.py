@@ -11,12 +11,12 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from mbrl_taskmet.critics import SoftQ
-from mbrl_taskmet.methods import Learner, Method, TaskMet
-from mbrl_taskmet.methods.base import Trained
-from mbrl_taskmet.metric import Metric
-from mbrl_taskmet.networks import ModelParams
-from mbrl_taskmet.replay import Transitions
+from mbrl_taskmet.rl.critics import SoftQ
+from mbrl_taskmet.rl.methods import Learner, Method, TaskMet
+from mbrl_taskmet.rl.methods.base import Trained
+from mbrl_taskmet.core.metric import Metric
+from mbrl_taskmet.core.networks import ModelParams
+from mbrl_taskmet.rl.replay import Transitions
 
 PyTree = Any
 N, M, BATCH, LR, TAU = 2, 2, 32, 0.1, 0.2

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbrl_taskmet.linear_solve import CG, SOLVERS, Minres, NormalCG, Solution, Solver
+from mbrl_taskmet.core.linear_solve import CG, SOLVERS, Minres, NormalCG, Solution, Solver
 
 pytestmark = pytest.mark.usefixtures("x64")
 SIZE = 6

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
 from mbrl_taskmet.config import INPUTS, KINDS, Input, Kind
-from mbrl_taskmet.metric import Metric
+from mbrl_taskmet.core.metric import Metric
 
 N, M, BATCH = 3, 2, 8
 

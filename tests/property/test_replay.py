@@ -11,8 +11,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbrl_taskmet import replay
-from mbrl_taskmet.replay import Transitions
+from mbrl_taskmet.rl import replay
+from mbrl_taskmet.rl.replay import Transitions
 
 STATE, NOISE, MOST = 2, 1, 14
 

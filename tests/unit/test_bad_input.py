@@ -17,12 +17,12 @@ import pytest
 from agents.command import main
 from agents.options import parse
 from agents.rundir import new_run
-from envs.base import UnsupportedEnvironment
+from mbrl_taskmet.rl.environment import UnsupportedEnvironment
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
-from mbrl_taskmet.checkpoint import Checkpoints
-from mbrl_taskmet.make import make_method
-from mbrl_taskmet.training import Trainer
+from mbrl_taskmet.runner.checkpoint import Checkpoints
+from mbrl_taskmet.rl.make import make_method
+from mbrl_taskmet.rl.training import Trainer
 
 CARTPOLE = "CartPole-v1"
 TINY = ["--method", "mle", "--steps", "200", "--eval-every", "100", "--random-steps", "64", "--batch-size", "32"]

@@ -10,8 +10,8 @@ import pytest
 
 from mbrl_taskmet import config as names
 from mbrl_taskmet.config import Config, ConfigError
-from mbrl_taskmet.linear_solve import SOLVERS, Solver
-from mbrl_taskmet.methods import METHODS
+from mbrl_taskmet.core.linear_solve import SOLVERS, Solver
+from mbrl_taskmet.rl.methods import METHODS
 
 EVERY = [(method, preset, noisy) for method in METHODS for preset in names.PRESETS for noisy in (True, False)]
 

@@ -14,8 +14,8 @@ from decision_tasks import METHODS, Cubic, Task, train
 from decision_tasks import config as names
 from decision_tasks.command import main
 from decision_tasks.prices import parse_prices
-from mbrl_taskmet.config import ConfigError
-from mbrl_taskmet.recording import read_rows
+from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.runner.records import read_rows
 
 HEAD = "date,A,B\n"
 DAYS = "".join(f"2024-01-{day:02},{10 + day},{20 + day}\n" for day in range(1, 29))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.base import Environment, State, Step, UnsupportedEnvironment
+from mbrl_taskmet.rl.environment import Environment, State, Step, UnsupportedEnvironment
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
 

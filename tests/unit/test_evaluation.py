@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.base import Environment, State
-from mbrl_taskmet.evaluation import evaluate
+from mbrl_taskmet.rl.environment import Environment, State
+from mbrl_taskmet.rl.evaluation import evaluate
 
 
 class Ladder(Environment):

@@ -16,11 +16,11 @@ from PIL import Image
 from agents.command import main
 from agents.options import parse
 from agents.rundir import new_run
-from envs.base import Environment, UnsupportedEnvironment
+from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
 from envs.film import DRAWINGS, drawing, episode, write_film
 from envs.make import make_environment
 from mbrl_taskmet.config import Config, ConfigError
-from mbrl_taskmet.training import train
+from mbrl_taskmet.rl.training import train
 
 RUNS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Catch-bsuite", "DeepSea-bsuite", "MemoryChain-bsuite",
         "UmbrellaChain-bsuite", "DiscountingChain-bsuite", "SimpleBandit-bsuite", "FourRooms-misc", "MetaMaze-misc",
@@ -89,7 +89,7 @@ class Needy(Environment):
         ("--env Pendulum-v1", "Pendulum-v1 has continuous actions"),
         ("--env nowhere.at_all:Class", "nowhere.at_all:Class cannot be imported (No module named 'nowhere')"),
         ("--env envs.probes:Wlak", "cannot be imported (module 'envs.probes' has no attribute 'Wlak')"),
-        ("--env envs.probes:PROBES", "envs.probes:PROBES is no subclass of envs.base.Environment"),
+        ("--env envs.probes:PROBES", "envs.probes:PROBES is no subclass of mbrl_taskmet.rl.environment.Environment"),
         ("--env needy:Needy", "cannot be made without arguments"),
         ("--env MetaMaze-misc --film", "MetaMaze-misc cannot be drawn, only CartPole-v1,"),
     ],

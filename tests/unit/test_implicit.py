@@ -16,8 +16,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from mbrl_taskmet import implicit
-from mbrl_taskmet.implicit import curvature_product
-from mbrl_taskmet.linear_solve import CG, Dense, GaussNewton, Minres, NormalCG, Solver
+from mbrl_taskmet.core.implicit import curvature_product
+from mbrl_taskmet.core.linear_solve import CG, Dense, GaussNewton, Minres, NormalCG, Solver
 
 pytestmark = pytest.mark.usefixtures("x64")
 PyTree = Any

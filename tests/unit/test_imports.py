@@ -38,7 +38,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 def test_the_reader_of_imports_finds_them_anywhere_but_under_type_checking() -> None:
     source = """
-import envs.base as base
+import mbrl_taskmet.rl.environment as base
 def late():
     from agents.command import main
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse.linalg
 from jax.flatten_util import ravel_pytree
 
-from mbrl_taskmet.linear_solve import CG, SOLVERS, Dense, GaussNewton, Identity, Minres, Neumann, NormalCG, Solution, Solver
+from mbrl_taskmet.core.linear_solve import CG, SOLVERS, Dense, GaussNewton, Identity, Minres, Neumann, NormalCG, Solution, Solver
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from envs.base import Environment
+from mbrl_taskmet.rl.environment import Environment
 from envs.distractors import Distractors
 from envs.probes import Walk
 from mbrl_taskmet.config import Config, ConfigError
-from mbrl_taskmet.make import make_method
-from mbrl_taskmet.memory import PROCESS_BYTES, check_memory, gigabytes, required_bytes
-from mbrl_taskmet.training import Trainer
+from mbrl_taskmet.rl.make import make_method
+from mbrl_taskmet.runner.memory import PROCESS_BYTES, check_memory, gigabytes, required_bytes
+from mbrl_taskmet.rl.training import Trainer
 
 MEDIUM = {"steps": 200_000, "seeds": 3}
 

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mbrl_taskmet.linear_solve import Dense, Identity
-from mbrl_taskmet.methods import MLE, OMD, VEP, IterVAML, Learner, Method, ModelFree, VaGraM
-from mbrl_taskmet.methods.omd import task_gradient
-from mbrl_taskmet.metric import Metric
-from mbrl_taskmet.networks import ModelParams
-from mbrl_taskmet.replay import Transitions
+from mbrl_taskmet.core.linear_solve import Dense, Identity
+from mbrl_taskmet.rl.methods import MLE, OMD, VEP, IterVAML, Learner, Method, ModelFree, VaGraM
+from mbrl_taskmet.rl.methods.omd import task_gradient
+from mbrl_taskmet.core.metric import Metric
+from mbrl_taskmet.core.networks import ModelParams
+from mbrl_taskmet.rl.replay import Transitions
 from tests.small_problem import BATCH, CRITIC, LR, TAU, M, Mixing, N, make, make_taskmet, start, weighted_loss
 
 PyTree = Any

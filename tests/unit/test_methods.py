@@ -13,11 +13,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from mbrl_taskmet.config import INPUTS
-from mbrl_taskmet.linear_solve import Dense, Identity
-from mbrl_taskmet.methods import METHODS, MLE, OMD, Method, TaskMet
-from mbrl_taskmet.methods.omd import task_gradient
-from mbrl_taskmet.metric import Metric
-from mbrl_taskmet.networks import Model, ModelParams
+from mbrl_taskmet.core.linear_solve import Dense, Identity
+from mbrl_taskmet.rl.methods import METHODS, MLE, OMD, Method, TaskMet
+from mbrl_taskmet.rl.methods.omd import task_gradient
+from mbrl_taskmet.core.metric import Metric
+from mbrl_taskmet.core.networks import Model, ModelParams
 from tests.small_problem import CRITIC, M, N, make, make_taskmet, start, task_loss, theta_star, weighted_loss
 
 PyTree = Any

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mbrl_taskmet.config import ACTIVATIONS, INPUTS, KINDS, Activation, Input, Kind
-from mbrl_taskmet.metric import Metric
+from mbrl_taskmet.core.metric import Metric
 
 N, M, BATCH = 4, 2, 5
 OBSERVATION = jnp.array(np.random.default_rng(0).normal(size=(BATCH, N)), dtype=jnp.float32)

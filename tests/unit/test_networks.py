@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.networks import MLP, Model
+from mbrl_taskmet.core.networks import MLP, Model
 
 KEY = jax.random.key(0)
 

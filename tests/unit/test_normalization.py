@@ -10,11 +10,11 @@ import numpy as np
 
 from envs.distractors import Distractors
 from envs.probes import Walk
-from mbrl_taskmet import replay, train
+from mbrl_taskmet.rl import replay, train
 from mbrl_taskmet.config import Config
-from mbrl_taskmet.make import make_method
-from mbrl_taskmet.normalization import LEAST_DEVIATION, Moments, deviation, include, normalize, prior
-from mbrl_taskmet.training import Trainer
+from mbrl_taskmet.rl.make import make_method
+from mbrl_taskmet.rl.normalization import LEAST_DEVIATION, Moments, deviation, include, normalize, prior
+from mbrl_taskmet.rl.training import Trainer
 
 SHORT = Config(method="mle", steps=200, eval_every=100, random_steps=64, batch_size=32, seeds=2)
 

@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from mbrl_taskmet.critics import SoftQ
-from mbrl_taskmet.networks import Model
-from mbrl_taskmet.optimizers import critic_optimizer, first_adam, inverse_sqrt, model_optimizer, sparse
+from mbrl_taskmet.rl.critics import SoftQ
+from mbrl_taskmet.core.networks import Model
+from mbrl_taskmet.core.optimizers import critic_optimizer, first_adam, inverse_sqrt, model_optimizer, sparse
 
 
 def test_the_critics_sparsity_shrinks_the_small_rows_of_its_first_kernel_and_nothing_else() -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mbrl_taskmet.config import Config
-from mbrl_taskmet.plotting import STYLES, band, curve, main, plot_run, read_groups
+from mbrl_taskmet.runner.plotting import STYLES, band, curve, main, plot_run, read_groups
 
 
 def make_run(directory: Path, method: str, first: int, score: float, distractors: int = 2, **given: Any) -> Path:

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.base import Environment
+from mbrl_taskmet.rl.environment import Environment
 from envs.probes import DiscountedReward, MatchObservation, Walk
 from mbrl_taskmet import Config, train
 from mbrl_taskmet.config import METHODS
-from mbrl_taskmet.make import make_method
-from mbrl_taskmet.methods import Learner
+from mbrl_taskmet.rl.make import make_method
+from mbrl_taskmet.rl.methods import Learner
 
 # A low temperature, because under a high one it pays to walk about for ever. A faster critic than the papers', because the
 # problems are tiny and the steps few; OMD oscillates if the model outruns it.

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet import replay
-from mbrl_taskmet.replay import Replay, Transitions
+from mbrl_taskmet.rl import replay
+from mbrl_taskmet.rl.replay import Replay, Transitions
 
 STATE, NOISE, ACTIONS, CAPACITY = 2, 3, 2, 5
 add, gather = jax.jit(replay.add), jax.jit(replay.gather)

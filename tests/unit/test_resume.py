@@ -23,10 +23,10 @@ import pytest
 
 from envs.distractors import Distractors
 from envs.probes import Walk
-from mbrl_taskmet.checkpoint import Checkpoints
+from mbrl_taskmet.runner.checkpoint import Checkpoints
 from mbrl_taskmet.config import Config, ConfigError
-from mbrl_taskmet.make import make_method
-from mbrl_taskmet.training import Carry, Trainer
+from mbrl_taskmet.rl.make import make_method
+from mbrl_taskmet.rl.training import Carry, Trainer
 
 MLE = ["--method", "mle", "--eval-every", "50", "--eval-episodes", "1", "--random-steps", "64", "--batch-size", "32"]
 STEPS, SHORT = 2000, 500

@@ -17,9 +17,9 @@ import pytest
 from agents.options import parse
 from agents.rundir import new_run
 from agents.summary import summarize
-from mbrl_taskmet.command import cores
-from mbrl_taskmet.recording import Recorder, read_rows, write_json
-from mbrl_taskmet.statistics import ci95, iqm
+from mbrl_taskmet.runner.command import cores
+from mbrl_taskmet.runner.records import Recorder, read_rows, write_json
+from mbrl_taskmet.runner.statistics import ci95, iqm
 
 CARTPOLE = "CartPole-v1"
 SETTINGS = ["--distractors", "2", "--seeds", "2", "--seed", "3", "--steps", "1000", "--eval-every", "100", "--eval-episodes",

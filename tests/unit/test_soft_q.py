@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.critics import SoftQ
-from mbrl_taskmet.replay import Transitions
+from mbrl_taskmet.rl.critics import SoftQ
+from mbrl_taskmet.rl.replay import Transitions
 
 N, ACTIONS, BATCH = 3, 4, 6
 DISCOUNT, TEMPERATURE = 0.9, 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mbrl_taskmet.statistics import ci95, iqm, mean, probability_of_improvement, standard_error, stratified_ci95
+from mbrl_taskmet.runner.statistics import ci95, iqm, mean, probability_of_improvement, standard_error, stratified_ci95
 
 
 def test_the_mean_is_the_arithmetic_one() -> None:

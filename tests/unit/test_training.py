@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.base import Environment, State
+from mbrl_taskmet.rl.environment import Environment, State
 from envs.probes import Walk
 from mbrl_taskmet import train
 from mbrl_taskmet.config import Config, ConfigError
-from mbrl_taskmet.make import make_method
-from mbrl_taskmet.methods import Learner
-from mbrl_taskmet.recording import failure, rows_of
-from mbrl_taskmet.training import Carry, Report, Trainer
+from mbrl_taskmet.rl.make import make_method
+from mbrl_taskmet.rl.methods import Learner
+from mbrl_taskmet.runner.records import failure, rows_of
+from mbrl_taskmet.rl.training import Carry, Report, Trainer
 
 SIZES: dict[str, Any] = {
     "method": "mle",
@@ -146,8 +146,8 @@ jax.config.update("jax_disable_most_optimizations", True)
 import numpy as np
 from envs.probes import Walk
 from mbrl_taskmet import Config, train
-from mbrl_taskmet.make import make_method
-from mbrl_taskmet.training import Trainer
+from mbrl_taskmet.rl.make import make_method
+from mbrl_taskmet.rl.training import Trainer
 sizes = dict(method="mle", steps=200, eval_every=100, eval_episodes=2, random_steps=64, batch_size=32)
 four = Config(**sizes, seeds=4).resolve()
 trainer = Trainer(Walk(), make_method(Walk(), four), four)

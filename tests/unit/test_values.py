@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.values import bellman_error, bellman_target, soft_value
+from mbrl_taskmet.rl.values import bellman_error, bellman_target, soft_value
 
 VALUES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 

@@ -1,0 +1,1 @@
+"""Mathematics without reinforcement learning: implicit gradients, linear solvers, metrics, networks, settings."""

@@ -1,0 +1,232 @@
+"""Matrix-free solvers for symmetric systems (H + δI) u = g on pytrees.
+
+A solver is a value: its number of steps and its damping δ are fields, and calling it solves one system. H is given by its
+product with a vector. Away from an optimum a Hessian is *indefinite*, so each docstring says what the solver does then.
+
+Cost is counted in products with H, the only expensive operation. Every solver tracks its residual from the recursion it
+runs anyway; where that needs one more product (`Identity`), an unused residual costs nothing inside `jax.jit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from mbrl_taskmet.core.settings import setting
+
+PyTree = Any
+Product = Callable[[PyTree], PyTree]
+Vector = jax.Array
+Operator = Callable[[Vector], Vector]
+
+
+class Solution(NamedTuple):
+    """What a solver returns.
+
+    value: u, a pytree like the right-hand side g.
+    residual: ‖g − (H + δI)u‖ / ‖g‖, scalar, for the matrix the solver was given (0 where g = 0).
+    products: how many products with H were spent, residual excluded.
+    """
+
+    value: PyTree
+    residual: jax.Array
+    products: int
+
+
+def _safe_divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """numerator / denominator, and 0 where the denominator is 0: an exhausted Krylov space stops moving."""
+    zero = denominator == 0
+    return jnp.where(zero, 0.0, numerator / jnp.where(zero, 1.0, denominator))
+
+
+def _damping(default: float) -> Any:
+    return setting(default, "multiple of the identity added to the Hessian", flag="damping", low=0)
+
+
+def _steps(default: int) -> Any:
+    return setting(default, "iterations of that solver", flag="solver_steps", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver:
+    """Solves (H + damping·I) u = g. Subclasses implement `solve` on flat vectors.
+
+    `curvature` says which matrix the solver wants from the caller: the Hessian, or its Gauss-Newton part.
+    """
+
+    damping: float = _damping(0.0)
+    curvature: ClassVar[Literal["hessian", "gauss_newton"]] = "hessian"
+
+    def __call__(self, product: Product, cotangent: PyTree) -> Solution:
+        """Solve for `cotangent` g (any pytree of floats); `product` maps such a pytree v to H v."""
+        g, unravel = ravel_pytree(cotangent)
+
+        def operator(v: Vector) -> Vector:
+            return ravel_pytree(product(unravel(v)))[0] + self.damping * v
+
+        u, residual_norm, products = self.solve(operator, g)
+        return Solution(unravel(u), _safe_divide(residual_norm, jnp.linalg.norm(g)), products)
+
+    def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
+        """Return (u, ‖g − operator(u)‖, products) for a flat g of shape (p,)."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it solves")
+
+
+@dataclass(frozen=True)
+class Iterative(Solver):
+    """A solver whose cost is its number of `steps`."""
+
+    steps: int = _steps(10)
+
+
+@dataclass(frozen=True)
+class Identity(Solver):
+    """u = g: the inverse is approximated by the identity, as both papers do for the critic."""
+
+    def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
+        return g, jnp.linalg.norm(g - operator(g)), 0
+
+
+@dataclass(frozen=True)
+class CG(Iterative):
+    """Conjugate gradient (Hestenes & Stiefel 1952), `steps` products, for positive definite H.
+
+    Where a search direction has no positive curvature it stops, as Steihaug (1983) does; if that is the first direction,
+    u = 0 and the residual says so (1).
+    """
+
+    def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
+        def step(_: int, carry: tuple[Vector, Vector, Vector]) -> tuple[Vector, Vector, Vector]:
+            u, r, p = carry
+            hp = operator(p)
+            curvature, rr = p @ hp, r @ r
+            convex = curvature > 0
+            length = jnp.where(convex, _safe_divide(rr, curvature), 0.0)
+            u, r = u + length * p, r - length * hp
+            return u, r, jnp.where(convex, r + _safe_divide(r @ r, rr) * p, p)
+
+        u, r, _ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, g))
+        return u, jnp.linalg.norm(r), self.steps
+
+
+@dataclass(frozen=True)
+class GaussNewton(CG):
+    """Conjugate gradient on the damped Gauss-Newton matrix, which is positive semi-definite: never stops early.
+
+    Its residual is that of the Gauss-Newton system it solves, not of the Hessian's.
+    """
+
+    steps: int = _steps(5)
+    damping: float = _damping(1e-3)
+    curvature: ClassVar[Literal["hessian", "gauss_newton"]] = "gauss_newton"
+
+
+@dataclass(frozen=True)
+class NormalCG(Iterative):
+    """Conjugate gradient on the normal equations H²u = Hg, the papers' solver; 2·steps + 1 products.
+
+    Works for indefinite and singular H. Run in the CGLS form (Björck 1996, algorithm 7.4.1), which is the same iteration
+    without ever forming products with H² and so loses fewer digits, and which keeps the residual of Hu = g itself.
+    """
+
+    def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
+        def step(_: int, carry: tuple[Vector, Vector, Vector, Vector]) -> tuple[Vector, Vector, Vector, Vector]:
+            u, r, s, p = carry
+            hp = operator(p)
+            ss = s @ s
+            length = _safe_divide(ss, hp @ hp)
+            u, r = u + length * p, r - length * hp
+            s = operator(r)
+            return u, r, s, s + _safe_divide(s @ s, ss) * p
+
+        s = operator(g)
+        u, r, _, _ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, s, s))
+        return u, jnp.linalg.norm(r), 2 * self.steps + 1
+
+
+@dataclass(frozen=True)
+class Minres(Iterative):
+    """MINRES (Paige & Saunders 1975), `steps` products: the smallest residual in the Krylov space, H indefinite or not.
+
+    For an exactly singular H give a damping: beyond the Krylov space rounding would be solved for.
+    """
+
+    steps: int = _steps(5)
+
+    def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
+        def step(_: int, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            u, (v_old, v), (w_old, w), (c_old, c), (s_old, s), beta, eta = carry
+            # Lanczos: the next orthonormal vector
+            hv = operator(v)
+            alpha = v @ hv
+            v_new = hv - alpha * v - beta * v_old
+            beta_new = jnp.linalg.norm(v_new)
+            # Givens rotations: the tridiagonal matrix's QR decomposition, one column further
+            rho0 = c * alpha - c_old * s * beta
+            rho1 = jnp.hypot(rho0, beta_new)
+            rho2 = s * alpha + c_old * c * beta
+            rho3 = s_old * beta
+            c_new = _safe_divide(rho0, rho1)
+            s_new = jnp.where(rho1 == 0, 1.0, _safe_divide(beta_new, rho1))  # H annihilates v: the residual stays
+            w_new = _safe_divide(v - rho3 * w_old - rho2 * w, rho1)
+            u = u + c_new * eta * w_new
+            v_new = _safe_divide(v_new, beta_new)
+            return u, (v, v_new), (w, w_new), (c, c_new), (s, s_new), beta_new, -s_new * eta
+
+        zero, norm = jnp.zeros_like(g), jnp.linalg.norm(g)
+        one, none = jnp.ones_like(norm), jnp.zeros_like(norm)
+        start = (zero, (zero, _safe_divide(g, norm)), (zero, zero), (one, one), (none, none), none, norm)
+        u, *_, eta = jax.lax.fori_loop(0, self.steps, step, start)
+        return u, jnp.abs(eta), self.steps
+
+
+@dataclass(frozen=True)
+class Dense(Solver):
+    """Forms H, p products and p² memory, and applies its pseudo-inverse (eigenvalues under 10 ε p |λ|max count as 0).
+
+    For small problems and for tests.
+    """
+
+    def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
+        matrix = jax.vmap(operator)(jnp.eye(g.size, dtype=g.dtype))
+        eigenvalues, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+        cutoff = 10 * g.size * jnp.finfo(g.dtype).eps * jnp.abs(eigenvalues).max()
+        inverse = jnp.where(jnp.abs(eigenvalues) > cutoff, _safe_divide(jnp.ones_like(eigenvalues), eigenvalues), 0.0)
+        u = vectors @ (inverse * (vectors.T @ g))
+        return u, jnp.linalg.norm(g - matrix @ u), g.size
+
+
+@dataclass(frozen=True)
+class Neumann(Iterative):
+    """Truncated Neumann series u = η Σ_{k < steps} (I − ηH)^k g (Lorraine et al. 2020), `steps` products.
+
+    Converges for positive definite H with η < 2/λmax; directions of negative curvature grow by 1 + η|λ| a step, bounded
+    because `steps` is.
+    """
+
+    step_size: float = setting(0.1, "η of the Neumann series", flag="solver_step_size", above=0)
+
+    def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
+        def step(_: int, carry: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
+            u, r = carry
+            return u + self.step_size * r, r - self.step_size * operator(r)
+
+        u, r = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g))
+        return u, jnp.linalg.norm(r), self.steps
+
+
+SOLVERS: dict[str, type[Solver]] = {
+    "identity": Identity,
+    "cg": CG,
+    "normal_cg": NormalCG,
+    "minres": Minres,
+    "gauss_newton": GaussNewton,
+    "dense": Dense,
+    "neumann": Neumann,
+}
+"""Every solver by the name the configuration uses."""

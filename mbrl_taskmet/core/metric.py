@@ -1,0 +1,265 @@
+"""Λ_φ, the learned metric on predictions, and the loss it defines (TaskMet eq. 3 and section 3.3).
+
+    Λ ← A(φ)                       positive semi-definite: softplus or exp for scalar and diagonal, LLᵀ for full
+    Λ ← Λ · √n / ‖diag Λ‖₂         if normalised, so that the diagonal has the identity's norm
+    Λ ← f·I + (1 − f)·Λ            a floor f ∈ [0, 1): no direction is ever forgotten, so a metric cannot collapse
+    and normalised again, which keeps the floor: the mixture's diagonal is at most √n long.
+
+A metric of one sample is an array of shape () for a scalar, (n,) for a diagonal, (n, n) for a full matrix. A metric is a value
+of its settings; n and m, the lengths of an observation and of an action vector, come with the arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from mbrl_taskmet.core.networks import MLP, UniformMLP, apply
+from mbrl_taskmet.core.settings import ConfigError, choice, setting
+
+PyTree = Any
+
+_LEAST = 1e-12  # keeps the norm above 0 where every softplus underflows; its square is still a float32
+_ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
+    "softplus": (jax.nn.softplus, 0.5413248546129181), "exp": (jnp.exp, 0.0),
+}  # fmt: skip
+"""By name, and where each is 1: log(e − 1), 0."""
+
+
+def squared_norm(matrix: jax.Array, error: jax.Array) -> jax.Array:
+    """‖z‖²_Λ = zᵀΛz of one error (n,) under one metric of any kind, scalar."""
+    return error @ matrix @ error if matrix.ndim == 2 else jnp.sum(matrix * error**2)
+
+
+def prediction_loss(matrices: jax.Array, error: jax.Array) -> jax.Array:
+    """E‖z‖²_Λ (eq. 3) with one metric per row: (batch, …), (batch, n) → scalar."""
+    return jnp.mean(jax.vmap(squared_norm)(matrices, error))
+
+
+@dataclass(frozen=True)
+class Unconditional:
+    """One metric for all inputs."""
+
+    sees: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True)
+class State(Unconditional):
+    """A metric of each observation, from a network."""
+
+    sees: ClassVar[tuple[str, ...]] = ("observation",)
+
+    hidden: tuple[int, ...] = setting(
+        (32, 32), "units in each hidden layer of a conditional metric", flag="metric_hidden", low=1
+    )
+
+
+@dataclass(frozen=True)
+class StateAction(State):
+    """A metric of each observation and action, from a network."""
+
+    sees: ClassVar[tuple[str, ...]] = ("observation", "action")
+
+
+INPUTS: dict[str, type[Unconditional]] = {"none": Unconditional, "state": State, "state_action": StateAction}
+"""What a metric may be conditioned on, by name."""
+
+Origin = Literal["identity", "published"]
+_ORIGIN = "where the metric starts"
+_NORMALIZE = "keep the norm of the metric's diagonal at the identity's"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """Λ_φ(x) on predictions of size n, given inputs x = (observation, action) or nothing.
+
+    Subclasses say how many numbers it is made of, where these start, and what matrix they make.
+    """
+
+    input: Unconditional = choice(INPUTS, "none", "what the metric is conditioned on", flag="metric_input")
+    normalize: bool = setting(True, _NORMALIZE, flag="normalize")
+    floor: float = setting(
+        0.5, "f, weight of the identity mixed into the metric", flag="metric_floor", low=0, high=0.99
+    )
+
+    def start(self, size: int) -> jax.Array:
+        """The numbers (entries,) of which the metric is made, where it is the identity of `size` n."""
+        raise NotImplementedError(f"{type(self).__name__} does not say where it starts")
+
+    def semidefinite(self, raw: jax.Array, size: int) -> jax.Array:
+        """A(φ), the matrix that numbers (entries,) make."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which matrix it is")
+
+    def diagonal(self, matrix: jax.Array, size: int) -> jax.Array:
+        """The diagonal (n,) of one metric."""
+        return jnp.broadcast_to(matrix, (size,))
+
+    def init(self, key: jax.Array, size: int, action_size: int) -> PyTree:
+        """Parameters φ for n = `size` and m = `action_size`, at the identity unless told otherwise. `key` is consumed."""
+        start = self.start(size)
+        if not isinstance(self.input, State):
+            return start
+        inputs = jnp.zeros(sum({"observation": size, "action": action_size}[name] for name in self.input.sees))
+        return _network(self.input, start).init(key, inputs)
+
+    def raw(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """The numbers (entries,) of which the metric of one observation (n,) and action (m,) is made."""
+        if not isinstance(self.input, State):
+            return params
+        seen = {"observation": observation, "action": action}
+        start = self.start(observation.shape[-1])
+        return start + apply(_network(self.input, start), params, jnp.concatenate([seen[name] for name in self.input.sees]))
+
+    def __call__(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """Λ_φ(x) for one observation (n,) and action (m,)."""
+        size = observation.shape[-1]
+        matrix = self.semidefinite(self.raw(params, observation, action), size)
+        identity = jnp.eye(size, dtype=matrix.dtype) if matrix.ndim == 2 else 1.0
+        matrix = self._normalized(matrix + _LEAST * identity, size)
+        return self._normalized(self.floor * identity + (1 - self.floor) * matrix, size)
+
+    def loss(self, params: PyTree, observation: jax.Array, action: jax.Array, error: jax.Array) -> jax.Array:
+        """L_pred = E‖f_θ(x) − y‖²_Λφ(x) (eq. 3): (batch, n), (batch, m), (batch, n) → scalar."""
+        return prediction_loss(self.batch(params, observation, action), error)
+
+    def l1(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """E Σ_ij |Λ_ij|, the L1 penalty on the metric's output, scalar. A scalar metric counts as the matrix λI."""
+        matrices, (batch, size) = self.batch(params, observation, action), observation.shape
+        copies = size if matrices.ndim == 1 else 1
+        return copies * jnp.sum(jnp.abs(matrices)) / batch
+
+    def batch(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """Λ of every row: (batch, …)."""
+        return jax.vmap(self, in_axes=(None, 0, 0))(params, observation, action)
+
+    def diagonals(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """Λ's diagonal of every row: (batch, n)."""
+        size = observation.shape[-1]
+        return jax.vmap(lambda matrix: self.diagonal(matrix, size))(self.batch(params, observation, action))
+
+    def _normalized(self, matrix: jax.Array, size: int) -> jax.Array:
+        if not self.normalize:
+            return matrix
+        return matrix * (size**0.5 / jnp.linalg.norm(self.diagonal(matrix, size)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(Metric):
+    """A metric of positive weights.
+
+    Under the activation exp a step multiplies a weight, as in the exponentiated gradient (Kivinen & Warmuth 1997), which
+    singles out few dimensions of many in fewer steps.
+    """
+
+    activation: Literal["softplus", "exp"] = setting(
+        "softplus", "what makes the weights of a scalar or diagonal metric positive", flag="metric_activation"
+    )
+
+    def start(self, size: int) -> jax.Array:
+        return jnp.full(size, _ACTIVATIONS[self.activation][1])
+
+    def semidefinite(self, raw: jax.Array, size: int) -> jax.Array:
+        if self.normalize and self.activation == "exp":
+            raw = raw - jax.lax.stop_gradient(jnp.max(raw))  # a common factor, which cancels: without it exp overflows
+        return _ACTIVATIONS[self.activation][0](raw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scalar(Weights):
+    """λI. Normalised it is 1 for ever."""
+
+    normalize: bool = setting(False, _NORMALIZE, flag="normalize")
+
+    def check(self) -> None:
+        """Raise ConfigError if two settings contradict each other."""
+        if self.normalize:
+            raise ConfigError("--metric scalar is 1 for ever under --normalize; add --no-normalize")
+
+    def start(self, size: int) -> jax.Array:
+        return super().start(1)
+
+    def semidefinite(self, raw: jax.Array, size: int) -> jax.Array:
+        return super().semidefinite(raw, size)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagonal(Weights):
+    """diag(w).
+
+    The published origin has n + m copies of each parameter, all 1, summed before the softplus: an unconditional metric starts
+    at about (n + m)·I and moves n + m times faster.
+    """
+
+    origin: Origin = setting("identity", _ORIGIN, flag="metric_start")
+
+    def check(self) -> None:
+        """Raise ConfigError if two settings contradict each other."""
+        if self.origin == "published" and self.activation == "exp":
+            raise ConfigError("--metric-start published is a softplus's; give --metric-activation softplus or leave it out")
+
+    def init(self, key: jax.Array, size: int, action_size: int) -> PyTree:
+        if self.origin == "published" and not isinstance(self.input, State):
+            return jnp.ones((size, size + action_size))
+        return super().init(key, size, action_size)
+
+    def raw(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+        numbers = super().raw(params, observation, action)
+        return numbers.sum(axis=-1) if numbers.ndim == 2 else numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Full(Metric):
+    """LLᵀ of a lower-triangular L. The published origin is L = lower-triangular ones."""
+
+    origin: Origin = setting("identity", _ORIGIN, flag="metric_start")
+
+    def start(self, size: int) -> jax.Array:
+        rows, columns = jnp.tril_indices(size)
+        return jnp.where((rows == columns) | (self.origin == "published"), 1.0, 0.0)
+
+    def semidefinite(self, raw: jax.Array, size: int) -> jax.Array:
+        factor = jnp.zeros((size, size), raw.dtype).at[jnp.tril_indices(size)].set(raw)
+        return factor @ factor.T
+
+    def diagonal(self, matrix: jax.Array, size: int) -> jax.Array:
+        return jnp.diagonal(matrix)
+
+
+METRICS: dict[str, type[Metric]] = {"scalar": Scalar, "diagonal": Diagonal, "full": Full}
+"""Every metric by its name."""
+
+
+def _network(input: State, start: jax.Array) -> MLP:
+    return MLP(input.hidden, start.size, last_scale=0.0)
+
+
+@dataclass(frozen=True)
+class FactorMetric:
+    """Λ_φ(x) = L(x)L(x)ᵀ + e^c I, L(x) of a network and c learned: the metric of the decision tasks (section 4.2).
+
+    Attributes:
+        size: n.
+        input_size: length of the features x of one row.
+        hidden: layers of the network.
+    """
+
+    size: int
+    input_size: int
+    hidden: tuple[int, ...] = (200,)
+
+    def init(self, key: jax.Array) -> PyTree:
+        """Parameters φ: c = 0, and a small random L, for at L = 0 its gradient vanishes. `key` is consumed."""
+        return {"factor": self._network.init(key, jnp.zeros(self.input_size)), "log_identity": jnp.zeros(())}
+
+    def __call__(self, params: PyTree, features: jax.Array) -> jax.Array:
+        """Λ_φ(x) for the features (input_size,) of one row."""
+        factor = apply(self._network, params["factor"], features).reshape(self.size, self.size)
+        return factor @ factor.T + jnp.exp(params["log_identity"]) * jnp.eye(self.size, dtype=factor.dtype)
+
+    @property
+    def _network(self) -> UniformMLP:
+        return UniformMLP(self.hidden, self.size * self.size)

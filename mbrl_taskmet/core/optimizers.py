@@ -1,0 +1,99 @@
+"""What optax has not: a step that keeps noise out of a network's ends, Adam's first step every time, and one schedule."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+
+FREE_SHARE = 0.5
+"""Groups of weights from this share of the largest one's size on are left alone by a step of `sparse`."""
+
+
+class Trained(NamedTuple):
+    """Parameters and the state of the optimiser that moves them."""
+
+    params: PyTree
+    opt_state: PyTree
+
+
+def step(optimizer: optax.GradientTransformation, trained: Trained, gradient: PyTree) -> Trained:
+    """One step of `optimizer` along `gradient`."""
+    updates, opt_state = optimizer.update(gradient, trained.opt_state, trained.params)
+    return Trained(optax.apply_updates(trained.params, updates), opt_state)
+
+
+def critic_optimizer(learning_rate: float, sparsity: float) -> optax.GradientTransformation:
+    """Adam; where `sparsity` λ is not 0, each step is followed by one of `sparse` on the rows of each head's first kernel, one
+    for each input.
+    """
+    adam = optax.adam(learning_rate)
+    return optax.chain(adam, sparse(learning_rate * sparsity, {"Dense_0": -1})) if sparsity else adam
+
+
+def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_layers: int) -> optax.GradientTransformation:
+    """Adam or `first_adam`; where `sparsity` λ is not 0, each step is followed by one of `sparse` on the dynamics network: on
+    the rows of its first kernel, one for each input, and the columns of its last, one for each output.
+
+    An output that cannot be predicted then sends no noise back into the hidden layers, whose gradients it would dominate.
+    """
+    adam = {"adam": optax.adam, "first_adam": first_adam}[name](learning_rate)
+    layers = {"Dense_0": -1, f"Dense_{hidden_layers}": -2}
+    return optax.chain(adam, sparse(learning_rate * sparsity, layers, "dynamics")) if sparsity else adam
+
+
+def sparse(rate: float, layers: dict[str, int], network: str = "params") -> optax.GradientTransformation:
+    """Bring all weights of one input, or of one output, closer to 0, the less the larger they are. For every group w of a
+    kernel, of root mean square s:
+
+        w ← w·max(0, 1 − rate·max(0, 1 − s/κ)/s),        κ = `FREE_SHARE` · the largest s of the kernel
+
+    A step of the proximal gradient of a group lasso (Yuan & Lin 2006) with the taper of the minimax concave penalty (Zhang
+    2010), decoupled from Adam's step as AdamW's decay is. Adam moves a weight by about lr whether its gradient is signal or
+    noise. With rate = λ·lr a weight of nothing but noise stays at about lr/2λ, where signal moves it by more than the rate.
+    κ follows the kernel, for what is small in a network is so only beside the rest of it: a step that took as much from large
+    groups would drain one end of a network, and the other would grow to make up for it.
+
+    layers: the axis along a group, for every layer that has them, by flax's names.
+    network: the part of the parameters that the layers are in.
+    """
+
+    def shrunk(path: Any, step: jax.Array, weights: jax.Array) -> jax.Array:
+        axis = next((axis for layer, axis in layers.items() if {network, layer, "kernel"} <= _names(path)), None)
+        if axis is None:
+            return step
+        tiny = jnp.finfo(weights.dtype).tiny
+        new = weights + step
+        size = jnp.sqrt(jnp.mean(new**2, axis=axis, keepdims=True))
+        free = FREE_SHARE * jnp.max(size, axis=(-2, -1), keepdims=True)
+        amount = rate * jnp.maximum(0, 1 - size / jnp.maximum(free, tiny))
+        return new * jnp.maximum(0, 1 - amount / jnp.maximum(size, tiny)) - weights
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(shrunk, updates, params))
+
+
+def inverse_sqrt(value: float, decay: int) -> optax.ScalarOrSchedule:
+    """value/√(1 + k/k₀) at update k, or `value` where k₀ = `decay` is 0.
+
+    Of a gradient that is mostly noise, k such steps add up √k of the signal and √log k of the noise: early ones can be large
+    without late ones undoing what was learned, whatever the length of the run.
+    """
+    return (lambda count: value / jnp.sqrt(1 + count / decay)) if decay else value
+
+
+def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Every step as Adam's first: −lr·g/(|g| + ε), about lr·sign(g). What the published TaskMet runs did to the model."""
+
+    def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
+        return jax.tree.map(lambda g: -learning_rate * g / (jnp.abs(g) + eps), updates)
+
+    return optax.stateless(update)
+
+
+def _names(path: Any) -> set[str]:
+    """The keys and fields on the way to a leaf."""
+    return {getattr(key, "key", getattr(key, "name", "")) for key in path}

@@ -1,0 +1,1 @@
+"""Reinforcement learning: environments, replay, critics, methods and the compiled loop."""

@@ -1,0 +1,95 @@
+"""What every critic is to the methods: an interface, and the settings that all critics share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import jax
+
+from mbrl_taskmet.core.settings import setting
+from mbrl_taskmet.rl.replay import Transitions
+from mbrl_taskmet.rl.spaces import ActionSpace, Box, Discrete
+
+PyTree = Any
+Bootstrap = Any
+"""All that the value of a next observation needs beside it; constant while losses are differentiated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticSettings:
+    """The Q networks, what moves them, and the target network."""
+
+    acts_in: ClassVar[type[Discrete] | type[Box]]
+    """The action spaces that the critic is for."""
+
+    hidden: int = setting(32, "units in each of the Q network's two hidden layers", flag="q_hidden", low=1)
+    layer_norm: bool = setting(
+        True, "normalise the units of the Q network's hidden layers", flag="q_layer_norm", before=False
+    )
+    sparsity: float = setting(
+        0.1, "how fast what joins the Q network to an input goes to 0, where it is small, in learning rates per update",
+        flag="q_sparsity", low=0, before=0.0,
+    )  # fmt: skip
+    lr: float = setting(3e-4, "critic's Adam learning rate, per update", flag="critic_lr", above=0)
+    discount: float = setting(0.99, "γ, per environment step", low=0, high=1)
+    tau: float = setting(0.01, "τ of the target network's moving average, per update", low=0, high=1)
+
+    def make(self, observation_size: int, action_space: ActionSpace) -> Critic:
+        """The critic of these settings for observations (n,) and an action space."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which critic it makes")
+
+
+class CriticState(Protocol):
+    """What a critic learns: at least ω and ω̄. A pytree."""
+
+    @property
+    def params(self) -> PyTree:
+        """ω."""
+
+    @property
+    def target_params(self) -> PyTree:
+        """ω̄, the moving average of ω."""
+
+
+class Critic(Protocol):
+    """What values actions and chooses them. Everything of a critic is its own: ω, ω̄, optimisers, τ, exploration, an actor.
+
+    A method trains its model through `bootstrap`, `predict`, `value`, `target` and `error` alone. The inner loss L_Q and the
+    outer one L_task of an update share one bootstrap, so that their difference is the model's and not the noise's.
+    """
+
+    action_space: ActionSpace
+
+    def init(self, key: jax.Array) -> Any:
+        """A new state. `key` is consumed."""
+
+    def update(self, state: Any, imagined: Transitions, real: Transitions, key: jax.Array) -> Any:
+        """One step of everything that is learned: ω on the imagined transitions, ω̄, then what acts, on the real ones."""
+
+    def act(
+        self, state: Any, key: jax.Array, observation: jax.Array,
+        explore: jax.Array | bool = False, random: jax.Array | bool = False,
+    ) -> jax.Array:  # fmt: skip
+        """An action for one observation (n,): the best known, an exploring one, or one chosen blindly. `key` is consumed."""
+
+    def bootstrap(self, state: Any, key: jax.Array) -> Bootstrap:
+        """What V(s') is made of: ω̄, and for an actor the noise of its actions. `key` is consumed."""
+
+    def predict(self, params: PyTree, transitions: Transitions) -> jax.Array:
+        """Q_ω(s, a) of every head, (heads, batch); differentiable in ω."""
+
+    def value(self, bootstrap: Bootstrap, observation: jax.Array) -> jax.Array:
+        """V(s): (..., n) → (...); differentiable in s."""
+
+    def head_values(self, params: PyTree, state: Any, observation: jax.Array) -> jax.Array:
+        """The value of each head of `params`, the state's ω or ω̄: (..., n) → (heads, ...); no noise, differentiable in s."""
+
+    def target(self, bootstrap: Bootstrap, transitions: Transitions) -> jax.Array:
+        """r + γ·V(s'), (batch,); differentiable in the transitions' reward and next observation."""
+
+    def error(self, prediction: jax.Array, target: jax.Array) -> jax.Array:
+        """The Bellman error of predictions (heads, batch) against targets (batch,), scalar."""
+
+    def loss(self, params: PyTree, bootstrap: Bootstrap, transitions: Transitions) -> jax.Array:
+        """L_task(ω) on real transitions, L_Q(ω, θ) on a model's: `error` of `predict` and `target`, scalar."""

@@ -1,0 +1,60 @@
+"""OMD: the model is trained to make the critic that it induces good on real transitions.
+
+    θ ← θ − η ∂_θ L_task(ω*(θ)),      ∂_θ L_task = − ∂_θ ⟨∂_ω L_Q(ω*, θ), H_Q⁻¹ ∂_ω L_task(ω*)⟩
+
+Nikishin, Abachi, Agarwal, Bacon (AAAI 2022), section 3, with the inverse Hessian of the critic's loss approximated by the
+identity unless another solver is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+
+from mbrl_taskmet.core.implicit import implicit_vjp
+from mbrl_taskmet.core.linear_solve import SOLVERS, Solution, Solver
+from mbrl_taskmet.core.settings import choice
+from mbrl_taskmet.rl.critics import Bootstrap, Critic
+from mbrl_taskmet.rl.methods.base import Info, Learner, Method, ModelBased
+from mbrl_taskmet.rl.model import ModelParams
+from mbrl_taskmet.rl.replay import Transitions
+
+
+def task_gradient(
+    method: Method, learner: Learner, batch: Transitions, bootstrap: Bootstrap, solver: Solver
+) -> tuple[ModelParams, Solution]:
+    """∂L_task/∂θ through the critic that the model induces, and the solve with H_Q. The first of TaskMet's two levels."""
+    critic, omega = method.critic, learner.critic.params
+    cotangent = jax.grad(critic.loss)(omega, bootstrap, batch)
+    return implicit_vjp(
+        predict=lambda params: critic.predict(params, batch),
+        loss=lambda values, theta: critic.error(values, critic.target(bootstrap, method.imagine(theta, batch))),
+        solution=omega,
+        parameters=learner.model.params,
+        cotangent=cotangent,
+        solver=solver,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OMDSettings(ModelBased):
+    """How OMD's linear system is solved."""
+
+    critic_solver: Solver = choice(SOLVERS, "identity", "solver of the critic's linear system", prefix="critic_")
+
+    def make(self, observation_size: int, action_size: int, critic: Critic) -> OMD:
+        return OMD(self, self.model.make(observation_size, action_size), critic)
+
+
+class OMD(Method):
+    """Critic step, target step, then one model step along the implicit gradient at the new critic."""
+
+    settings: OMDSettings
+
+    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
+        bootstrap_key, critic_key = jax.random.split(key)
+        learner = self.fit_critic(learner, batch, critic_key)
+        bootstrap = self.critic.bootstrap(learner.critic, bootstrap_key)
+        gradient, solved = task_gradient(self, learner, batch, bootstrap, self.settings.critic_solver)
+        return self.step_model(learner, gradient), Info(residual=solved.residual)

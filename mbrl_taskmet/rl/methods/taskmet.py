@@ -1,0 +1,111 @@
+"""TaskMet: the model is fitted to its predictions' squared error under a metric, and the metric to the task.
+
+    θ*(φ) = argmin_θ E‖f_θ(s,a) − s'‖²_Λφ,      φ ← φ − η ∂_φ [ L_task(ω*(θ*(φ))) + λ₁ E Σ_ij |Λ_ij| ]
+
+      g = ∂_θ L_task(ω*(θ))                       through the critic, as in OMD
+      H_pred u = g                                 H_pred = ∂²_θ L_pred, in the next-observation parameters alone
+      ∂_φ L_task = − ∂_φ ⟨∂_θ L_pred(θ*, φ), u⟩
+
+Bansal, Chen, Mukadam, Amos (NeurIPS 2023), Algorithm 1 and eqs. 11–12. The reward network has no metric: its block of H_pred
+does not enter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mbrl_taskmet.core.implicit import implicit_vjp
+from mbrl_taskmet.core.linear_solve import SOLVERS, Solution, Solver
+from mbrl_taskmet.core.metric import METRICS, Metric
+from mbrl_taskmet.core.optimizers import Trained, inverse_sqrt, step
+from mbrl_taskmet.core.settings import choice, setting
+from mbrl_taskmet.rl.critics import Critic
+from mbrl_taskmet.rl.methods.base import Info, Learner, Method, PyTree
+from mbrl_taskmet.rl.methods.omd import OMDSettings, task_gradient
+from mbrl_taskmet.rl.replay import Transitions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskMetSettings(OMDSettings):
+    """The metric, what moves it, and how the two linear systems are solved. `metric_every` are the inner steps K."""
+
+    metric: Metric = choice(METRICS, "diagonal", "parametrisation of the learned metric")
+    metric_lr: float = setting(3e-3, "metric's Adam learning rate, per update, at the start", above=0)
+    metric_lr_decay: int = setting(1000, "updates k₀ of its schedule lr/√(1 + k/k₀); 0: constant", low=0, before=0)
+    metric_warmup: int = setting(5000, "environment steps before the metric moves", low=0)
+    metric_every: int = setting(4, "environment steps between two steps of the metric", low=1)
+    l1: float = setting(0.0, "coefficient of the metric's L1 penalty", low=0)
+    l1_reduction: Literal["mean", "sum"] = setting("mean", "L1 penalty over the batch")
+    solver: Solver = choice(SOLVERS, "minres", "solver of the model's linear system")
+
+    @property
+    def metric_optimizer(self) -> optax.GradientTransformation:
+        """What moves φ."""
+        return optax.adam(inverse_sqrt(self.metric_lr, self.metric_lr_decay))
+
+    def make(self, observation_size: int, action_size: int, critic: Critic) -> TaskMet:
+        return TaskMet(self, self.model.make(observation_size, action_size), critic)
+
+
+class TaskMet(Method):
+    """Model step under the metric, critic step, target step, then one metric step through both levels."""
+
+    settings: TaskMetSettings
+
+    def init(self, key: jax.Array) -> Learner:
+        rest, metric_key = jax.random.split(key)
+        params = self.settings.metric.init(metric_key, self.model.observation_size, self.critic.action_space.size)
+        return super().init(rest)._replace(metric=Trained(params, self.settings.metric_optimizer.init(params)))
+
+    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
+        metric_key, critic_key = jax.random.split(key)
+        learner = self.fit_model(learner, batch, lambda dynamics: self.loss(dynamics, learner.metric.params, batch))
+        learner = self.fit_critic(learner, batch, critic_key)
+        # The same for all seeds, so under `vmap` this stays a branch and a skipped solve costs nothing.
+        due = (step >= self.settings.metric_warmup) & (step % self.settings.metric_every == 0)
+        metric, residual = jax.lax.cond(
+            due,
+            lambda: self._metric_step(learner, batch, metric_key),
+            lambda: (learner.metric, jnp.array(jnp.nan)),
+        )
+        return learner._replace(metric=metric), Info(residual=residual)
+
+    def loss(self, dynamics: PyTree, metric_params: PyTree, batch: Transitions) -> jax.Array:
+        """L_pred(θ, φ) of the next observation (eq. 3)."""
+        error = self.prediction_error(dynamics, batch)
+        return self.settings.metric.loss(metric_params, batch.observation, batch.action, error)
+
+    def metric_gradient(self, learner: Learner, batch: Transitions, key: jax.Array) -> tuple[PyTree, Solution]:
+        """∂L_task/∂φ through both levels, and the solve with H_pred. `key` is consumed."""
+        bootstrap = self.critic.bootstrap(learner.critic, key)
+        cotangent, _ = task_gradient(self, learner, batch, bootstrap, self.settings.critic_solver)
+
+        def loss(prediction: jax.Array, params: PyTree) -> jax.Array:
+            error = prediction - batch.next_observation
+            return self.settings.metric.loss(params, batch.observation, batch.action, error)
+
+        return implicit_vjp(
+            predict=lambda dynamics: self.model.next_observation(dynamics, batch.observation, batch.action),
+            loss=loss,
+            solution=learner.model.params.dynamics,
+            parameters=learner.metric.params,
+            cotangent=cotangent.dynamics,
+            solver=self.settings.solver,
+        )
+
+    def metric_diagonal(self, learner: Learner, batch: Transitions) -> jax.Array:
+        return jnp.mean(self.settings.metric.diagonals(learner.metric.params, batch.observation, batch.action), axis=0)
+
+    def _metric_step(self, learner: Learner, batch: Transitions, key: jax.Array) -> tuple[Trained, jax.Array]:
+        gradient, solved = self.metric_gradient(learner, batch, key)
+        # A penalty over the batch's sum grows with the batch, as the authors' did.
+        l1 = self.settings.l1 * (len(batch.reward) if self.settings.l1_reduction == "sum" else 1)
+        if l1:
+            penalty = jax.grad(self.settings.metric.l1)(learner.metric.params, batch.observation, batch.action)
+            gradient = jax.tree.map(lambda g, p: g + l1 * p, gradient, penalty)
+        return step(self.settings.metric_optimizer, learner.metric, gradient), solved.residual

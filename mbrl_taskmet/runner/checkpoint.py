@@ -1,0 +1,280 @@
+"""Checkpoints of a job, with orbax: the whole carry, and what only grows in blocks that are each written once.
+
+    checkpoints/state/<step>/       everything but the rows of the ring, an agent's replay; the last few are kept
+    checkpoints/replay/<a>-<b>/     the ring's rows of steps a … b − 1
+
+Orbax writes a directory aside and renames it, so a kill in the middle leaves the previous checkpoint whole. Runs that only
+fill up a device are not saved: a job may go on with another number of devices.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbrl_taskmet.core.run_axis import RunAxis
+from mbrl_taskmet.core.settings import ConfigError
+
+PyTree = Any
+Ring = dict[str, jax.Array]
+"""Arrays (runs, rows, …) whose row of step t is t modulo the number of rows, which is one more than are kept."""
+Arrays = dict[str, np.ndarray]
+_CHECKSUM = "crc32"
+
+
+class Trainer(Protocol):
+    """What makes the carry of a job, which is all that a checkpoint holds.
+
+    Attributes:
+        axis: the runs of the carry, over devices.
+        x64: whether it computes in float64.
+    """
+
+    @property
+    def axis(self) -> RunAxis: ...
+    @property
+    def x64(self) -> bool: ...
+
+    def init(self) -> Any:
+        """A carry at the start, on its devices."""
+
+    def blank(self) -> Any:
+        """A carry of the same shapes, types and devices, whose numbers count for nothing."""
+
+    def split(self, carry: Any) -> tuple[PyTree, Ring]:
+        """What changes as a whole from step to step, and what only grows by a row each step; {} where nothing does."""
+
+    def join(self, state: PyTree, ring: Ring, step: int) -> Any:
+        """The inverse of `split`, at a step."""
+
+    def upgrade(self, arrays: Arrays) -> Arrays:
+        """The arrays of a checkpoint or a block that an earlier version wrote, by name, as today's."""
+
+
+class Snapshots:
+    """Checkpoints of a pytree of host arrays, by step.
+
+    Args:
+        directory: where they are, created if need be.
+        keep: how many are kept.
+    """
+
+    def __init__(self, directory: Path, keep: int):
+        import orbax.checkpoint as ocp  # here, because importing it takes long
+
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+        self._directory, self._args = directory.absolute(), ocp.args
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints there are."""
+        return list(self._manager.all_steps())
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, tree: PyTree) -> None:
+        """Write `tree` as it is after `step`."""
+        if step != self.latest:
+            self._manager.save(step, args=self._args.StandardSave(_with_checksum(_named(tree))))
+
+    def restore(self, like: PyTree, upgrade: Callable[[Arrays], Arrays]) -> tuple[int, PyTree]:
+        """The newest checkpoint: (its step, a pytree with the structure, shapes and types of `like`).
+
+        Args:
+            like: a pytree of arrays.
+            upgrade: what makes today's arrays of saved ones.
+
+        Raises:
+            ConfigError: it is damaged, or belongs to another configuration.
+        """
+        step = self.latest
+        saved = _read(f"the checkpoint at step {step}", f"remove {self._directory / str(step)} to go on from the one before",
+                      lambda: self._manager.restore(step, args=self._args.StandardRestore()))  # fmt: skip
+        saved, names = upgrade(saved), _named(like)
+        for name in saved | names:
+            old, new = saved.get(name), names.get(name)
+            if old is None or new is None or old.shape != new.shape or old.dtype != new.dtype:
+                raise ConfigError(f"the checkpoint in {self._directory} does not fit its configuration at {name}; "
+                                  "resume it with the config.json and the version it was written with")  # fmt: skip
+        return int(step or 0), jax.tree.unflatten(jax.tree.structure(like), [saved[name] for name in names])
+
+
+class Checkpoints:
+    """The checkpoints of one job.
+
+    Args:
+        directory: where they are, created if need be.
+        trainer: of the job they belong to.
+        share: the largest part of the job's time that `due` lets checkpoints take.
+        keep: how many are kept.
+    """
+
+    def __init__(self, directory: Path, trainer: Trainer, share: float = 0.03, keep: int = 3):
+        import orbax.checkpoint as ocp
+
+        self._trainer, self._share = trainer, share
+        self._blocks = directory.absolute() / "replay"
+        self._state = Snapshots(directory / "state", keep)
+        self._saved_steps = [_span(block)[1] for block in self._find_blocks()]
+        self._checkpointer = ocp.StandardCheckpointer()
+        self._cost, self._last = 0.0, time.monotonic()
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        return self._state.latest
+
+    def due(self) -> bool:
+        """Whether enough time has passed since the last checkpoint to pay for another."""
+        return time.monotonic() - self._last >= self._cost / self._share
+
+    def save(self, step: int, carry: Any) -> None:
+        """Write the carry after `step` steps, and the ring's rows since the last checkpoint."""
+        if step == self.latest:
+            return
+        begin = time.monotonic()
+        with jax.enable_x64(self._trainer.x64):
+            state, ring = self._trainer.split(carry)
+            if ring:
+                self._save_rows(step, ring)
+            self._state.save(step, self._to_host(state))
+        if ring:
+            self._drop_blocks(step, _length(ring))
+        self._last = time.monotonic()
+        self._cost = self._last - begin
+
+    def restore(self, with_ring: bool = True) -> tuple[int, Any]:
+        """The newest checkpoint: (steps done, carry on its devices), whose ring is that of a new one unless `with_ring`.
+
+        Removes nothing: the run may still be going on.
+
+        Raises:
+            ConfigError: there is none, it is damaged, or it belongs to another configuration.
+        """
+        if self.latest is None:
+            raise ConfigError(f"{self._blocks.parent} holds no checkpoint; give the directory of a run to --resume")
+        trainer = self._trainer
+        with jax.enable_x64(trainer.x64):
+            like, ring = trainer.split(trainer.blank())
+            step, saved = self._state.restore(self._to_host(like), trainer.upgrade)
+            placed = trainer.axis.to_devices(saved)
+            state = jax.tree.map(lambda x, old: jax.random.wrap_key_data(x) if _is_key(old) else x, placed, like)
+            return step, trainer.join(state, self._fill(ring, step) if ring and with_ring else ring, step)
+
+    def _save_rows(self, step: int, ring: Ring) -> None:
+        rows = _length(ring)
+        first = max(self._saved_steps[-1] if self._saved_steps else 0, step - rows + 1)
+        if first >= step:
+            return
+        for unfinished in self._find_blocks():  # of a run that stopped before it could write the state
+            if _span(unfinished)[1] > first:
+                shutil.rmtree(unfinished)
+        block = _rows(ring, jnp.arange(first, step) % rows)
+        self._write_block(f"{first}-{step}", _with_checksum(self._to_host(block)))
+
+    def _fill(self, ring: Ring, step: int) -> Ring:
+        """The ring before `step`, from its blocks one at a time."""
+        rows = _length(ring)
+        write = jax.jit(_set_rows, donate_argnums=0)
+        done = oldest = max(0, step - rows + 1)
+        for block in self._find_blocks():
+            first, last = _span(block)
+            if first > done or last > step or last <= oldest:
+                continue
+            arrays = self._trainer.upgrade(_read(
+                f"the replay block {block}", "restore it from a copy or start the run again",
+                partial(self._checkpointer.restore, block),
+            ))  # fmt: skip
+            keep = max(first, oldest)
+            new = self._trainer.axis.to_devices({name: array[:, keep - first :] for name, array in arrays.items()})
+            ring, done = write(ring, jnp.arange(keep, last) % rows, new), last
+        if done < step:
+            raise ConfigError(
+                f"{self._blocks} lacks the replay of steps {done} to {step}; restore it from a copy or start the run again"
+            )
+        return ring
+
+    def _to_host(self, tree: PyTree) -> PyTree:
+        """The leaves without the runs that fill up a device, random keys as the integers they are."""
+        return self._trainer.axis.to_host(jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree))
+
+    def _find_blocks(self) -> list[Path]:
+        found = self._blocks.iterdir() if self._blocks.exists() else ()
+        done = [block for block in found if block.name.replace("-", "").isdigit()]
+        return sorted(done, key=_span)
+
+    def _write_block(self, name: str, arrays: Arrays) -> None:
+        self._checkpointer.save(self._blocks / name, arrays, force=True)
+        self._checkpointer.wait_until_finished()
+        self._saved_steps.append(_span(self._blocks / name)[1])
+
+    def _drop_blocks(self, step: int, rows: int) -> None:
+        """Remove the blocks that no kept checkpoint needs any more."""
+        oldest = min([*self._state.steps, step])
+        for block in self._find_blocks():
+            if _span(block)[1] <= oldest - rows + 1:
+                shutil.rmtree(block)
+
+
+def _read(what: str, mend: str, read: Callable[[], Arrays]) -> Arrays:
+    """What `read` gives, without its checksum, or a ConfigError that names the damage."""
+    try:
+        arrays = dict(read())
+        checksum = arrays.pop(_CHECKSUM)
+    except Exception as error:  # orbax raises whatever its storage does
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ConfigError(f"{what} is damaged ({reason}); {mend}") from None
+    if int(checksum[0]) != _checksum(arrays):
+        raise ConfigError(f"{what} is damaged (its checksum differs); {mend}")
+    return arrays
+
+
+def _with_checksum(arrays: Arrays) -> Arrays:
+    return arrays | {_CHECKSUM: np.array([_checksum(arrays)], np.uint32)}
+
+
+def _checksum(arrays: Arrays) -> int:
+    total = 0
+    for name in sorted(arrays):
+        total = zlib.crc32(arrays[name].tobytes(), zlib.crc32(name.encode(), total))
+    return total
+
+
+def _span(block: Path) -> tuple[int, int]:
+    first, last = block.name.split("-")
+    return int(first), int(last)
+
+
+def _length(ring: Ring) -> int:
+    return int(next(iter(ring.values())).shape[1])
+
+
+@jax.jit
+def _rows(ring: Ring, rows: jax.Array) -> Ring:
+    return {name: array[:, rows] for name, array in ring.items()}
+
+
+def _set_rows(ring: Ring, rows: jax.Array, values: Ring) -> Ring:
+    return {name: array.at[:, rows].set(values[name]) for name, array in ring.items()}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    """Leaves by their path."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}

@@ -1,0 +1,141 @@
+"""What the commands share: flags made from settings, one sentence for bad input, exit codes, and JAX's start."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec, get_args, get_origin
+
+from mbrl_taskmet.core.settings import ConfigError, Option, flag, nearest, options
+from mbrl_taskmet.runner.signals import Stopped
+
+P = ParamSpec("P")
+_WORDS = {int: ("N", int), float: ("X", float)}
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """`main`, but for what ends it early, each one sentence on the standard error.
+
+    The exit code is 2 for bad input, and 128 + the signal's number for a run that was stopped.
+    """
+
+    @functools.wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return 128 + stopped.signal
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    return run
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ConfigErrors; it knows no abbreviations."""
+
+    def __init__(self, **words: Any):
+        help = functools.partial(argparse.HelpFormatter, max_help_position=36, width=110)
+        super().__init__(allow_abbrev=False, formatter_class=help, **words)
+        self._settings: set[str] = set()
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a ConfigError."""
+        raise ConfigError(f"{message}; see --help")
+
+    def add_settings(self, record: type, leave_out: tuple[str, ...] = ()) -> None:
+        """A flag for every setting in a tree of records, absent unless it is given."""
+        places: dict[str, list[Option]] = {}
+        for option in options(record):
+            places.setdefault(option.name, []).append(option)
+        for name, found in places.items():
+            if name in leave_out:
+                continue
+            self._settings.add(name)
+            how: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+            if found[0].hint is not bool:
+                how = _words(found[0].hint)
+            self.add_argument(flag(name), default=argparse.SUPPRESS, help=_help(found).replace("%", "%%"), **how)
+
+    def add_directory(self, resume: str) -> None:
+        """The flags that say where a run is; `resume` is the help of --resume."""
+        self.add_argument("--name", help="name of the run's directory (default: made from the settings)")
+        self.add_argument("--logdir", metavar="DIR", help="where run directories go (default: runs/logs)")
+        self.add_argument("--resume", metavar="DIR", help=resume)
+
+    def read(self, argv: list[str] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings that were given, and all other values.
+
+        Raises:
+            ConfigError: an unknown flag or a value of the wrong type.
+        """
+        values, unknown = self.parse_known_args(argv)
+        if unknown:
+            flags = [name for action in self._actions for name in action.option_strings]
+            raise ConfigError(f"{unknown[0]!r} is no option; did you mean {nearest(unknown[0].split('=')[0], flags)}?")
+        given = {name: value for name, value in vars(values).items() if name in self._settings}
+        return given, {name: value for name, value in vars(values).items() if name not in self._settings}
+
+
+def check_counts(options: argparse.Namespace, *names: str) -> None:
+    """Raise ConfigError unless the options `names` are 1 or more."""
+    for name in names:
+        if getattr(options, name) < 1:
+            raise ConfigError(f"{flag(name)} is {getattr(options, name)}; give 1 or more")
+
+
+def cores() -> int:
+    """CPU cores that this process may use: not all of the machine's under `taskset` or a batch queue."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_jax(cpu_devices: int) -> None:
+    """Set the number of CPU devices, and the compilation cache's directory unless the environment names one."""
+    import jax
+
+    with contextlib.suppress(RuntimeError):  # JAX has started already, in a program that calls this: use what it has
+        jax.config.update("jax_num_cpu_devices", cpu_devices)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "mbrl_taskmet"))
+
+
+def module() -> str:
+    """The module that was started by `python -m`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else "agents.cartpole"
+
+
+def _words(hint: Any) -> dict[str, Any]:
+    """How argparse reads a value of a type."""
+    kinds = [part for part in (get_args(hint) or (hint,)) if part in _WORDS]
+    if get_origin(hint) is tuple:
+        return {"type": _numbers, "metavar": "N,N"}
+    metavar, kind = _WORDS[kinds[0]] if kinds else ("NAME", str)
+    return {"type": kind, "metavar": metavar}
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def _help(places: list[Option]) -> str:
+    """What a setting means, by which choices it may be given, and its default wherever it stands."""
+    first = places[0]
+    meaning = "; ".join(dict.fromkeys(option.field.metadata["help"] for option in places))
+    names = f": {', '.join(first.choices)}" if first.choices else ""
+    defaults = dict.fromkeys(str(option.default) for option in places)
+    if len(defaults) == 1:
+        default = next(iter(defaults))
+        return f"{meaning}{names}" + ("" if default == "None" else f" (default: {default})")
+    each = dict.fromkeys(f"{option.where[-1][1]} {option.default}" for option in places)
+    return f"{meaning}{names} (default: {', '.join(each)})"
