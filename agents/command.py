@@ -49,7 +49,7 @@ def main(environment: str | None = None, argv: list[str] | None = None) -> int:
     from mbrl_taskmet.runner.agent import run
 
     where = request.config.resolve().environment
-    env = make_environment(where.name, where.distractors)
+    env = make_environment(where.name, where.distractors, where.disturbance)
     if request.film:
         drawing(where.name)  # refuses now what could not be drawn at the end
     outcome = run(

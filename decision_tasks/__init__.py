@@ -7,19 +7,21 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "base": ("Data", "Split", "Task", "split"),
+    "base": ("Data", "Split", "Task", "split", "squared_error"),
     "budget": ("Budget",),
     "cubic": ("Cubic",),
-    "methods": ("DFL", "LODL", "METHODS", "MSE", "Method", "TaskMet", "squared_error"),
+    "job": ("run",),
+    "objectives": ("DFL", "LODL", "MSE", "OBJECTIVES", "MetricLearning", "Objective"),
     "portfolio": ("Portfolio",),
-    "training": ("train",),
+    "settings": ("TASKS", "CellSettings", "cells"),
+    "training": ("CellResult", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs JAX when it is first asked for: `--help` answers without."""
+    """Import what is asked for when it is first asked for."""
     if name in _HOME:
         return getattr(import_module(f"decision_tasks.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

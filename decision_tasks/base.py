@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.core.networks import UniformMLP, apply
+from mbrl_taskmet.core.settings import ConfigError
 
 PyTree = Any
 
@@ -17,9 +18,10 @@ PyTree = Any
 class Data(NamedTuple):
     """Instances of a task, one decision each; every leaf has a leading axis of instances.
 
-    x: (instances, items, features), what is known of each item.
-    y: (instances, items, targets), what has to be predicted.
-    given: what a decision depends on besides y, handed to `value`, `decide` and `relax`; () for most tasks.
+    Attributes:
+        x: (instances, items, features), what is known of each item.
+        y: (instances, items, targets), what has to be predicted.
+        given: what a decision depends on besides y, handed to `value`, `decide` and `relax`; () for most tasks.
     """
 
     x: jax.Array
@@ -35,11 +37,13 @@ class Split(NamedTuple):
     test: Data
 
 
+@dataclass(frozen=True, eq=False)
 class Task:
-    """A decision task. Subclasses give `data`, `value`, `decide` and, for methods that differentiate it, `relax`.
+    """A decision task. Subclasses give `data`, `value`, `decide` and, for objectives that differentiate it, `relax`.
 
     A prediction or truth y is (items, targets); a decision z is whatever `decide` returns. All three functions take one
-    instance and are batched outside. The class attributes are the predictor and the settings of TaskMet's Table 4.
+    instance and are batched outside. The class attributes are the predictor and the settings of TaskMet's Table 4. A task is
+    a record: fields that are made by `setting` become flags once the task is in `settings.TASKS`.
     """
 
     name: ClassVar[str]
@@ -64,6 +68,20 @@ class Task:
     def relax(self, y: jax.Array, given: PyTree = ()) -> jax.Array:
         """A decision that is differentiable in y, for training."""
         raise ConfigError(f"the task {self.name} has no relaxed decision to differentiate; use mse or lodl, or write its relax")
+
+    def drawn(self, seed: int) -> Task:
+        """The task with what is drawn at random once for all its data sets; itself where nothing is.
+
+        Args:
+            seed: numbers the random stream.
+        """
+        del seed
+        return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing of the data before it is used, in sentences."""
+        return ()
 
     @property
     def relaxed(self) -> bool:
@@ -94,6 +112,11 @@ def decided_value(task: Task, prediction: jax.Array, batch: Data) -> jax.Array:
 def relaxed_value(task: Task, prediction: jax.Array, batch: Data) -> jax.Array:
     """g(relax(ŷ), y) of every instance, (instances,)."""
     return jax.vmap(lambda p, y, given: task.value(task.relax(p, given), y, given))(prediction, batch.y, batch.given)
+
+
+def squared_error(prediction: jax.Array, batch: Data) -> jax.Array:
+    """The mean of (ŷ − y)² over instances, items and targets, scalar."""
+    return jnp.mean((prediction - batch.y) ** 2)
 
 
 def standardize(train: jax.Array, values: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:

@@ -15,13 +15,15 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from decision_tasks.base import Data, Split, Task, check_choice, split
+from mbrl_taskmet.core.settings import setting
 
 
 @dataclass(frozen=True)
 class Cubic(Task):
-    """items, choose: n and k. train, validation, test: instances. epsilon: ε of the relaxation."""
+    """Choose k = `choose` of n = `items`; ε = `epsilon` is that of the relaxation."""
 
     name: ClassVar[str] = "cubic"
     learning_rate: ClassVar[float] = 0.1
@@ -29,27 +31,31 @@ class Cubic(Task):
     lodl_std: ClassVar[float | None] = 0.3  # published: 1, where the quadratics that fit best prefer a falling line
     lodl_learning_rate: ClassVar[float] = 0.01
 
-    items: int = 50
-    choose: int = 1
-    train: int = 200
-    validation: int = 200
-    test: int = 400
+    items: int = setting(50, "items to choose from", low=1)
+    choose: int = setting(1, "how many to choose", low=1)
+    train: int = setting(200, "training instances", low=1)
+    validation: int = setting(200, "validation instances", low=1)
+    test: int = setting(400, "test instances", low=1)
     epsilon: float = 0.01
 
     def __post_init__(self) -> None:
         check_choice(self.choose, self.items)
 
+    @override
     def data(self, key: jax.Array) -> Split:
         x = jax.random.uniform(key, (self.train + self.validation + self.test, self.items, 1), minval=-1.0, maxval=1.0)
         data = Data(x, 10 * x**3 - 6.5 * x)
         return split(data, self.train, self.validation)
 
+    @override
     def value(self, z: jax.Array, y: jax.Array, given: Any = ()) -> jax.Array:
         return jnp.sum(z * y[:, 0])
 
+    @override
     def decide(self, y: jax.Array, given: Any = ()) -> jax.Array:
         return hard_top_k(y[:, 0], self.choose)
 
+    @override
     def relax(self, y: jax.Array, given: Any = ()) -> jax.Array:
         return soft_top_k(y[:, 0], self.choose, self.epsilon)
 

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from decision_tasks.base import Data, Task, decided_value
-from decision_tasks.methods import squared_error
+from decision_tasks.base import Data, Task, decided_value, squared_error
 
 _RANDOM_DRAWS = 10  # random predictions of each test instance
 

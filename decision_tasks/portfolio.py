@@ -1,4 +1,4 @@
-"""Portfolio: hold shares z of the stocks, Σz = 1 and z ≥ 0, for the next day's return less its risk (Markowitz 1952),
+"""Portfolio: hold shares z of the stocks, Σz = 1 and z ≥ 0, for the next day's return less its risk (Markowitz 1952).
 
     g(z, y) = zᵀy − λ zᵀQz,      Q = correlation of the following nine daily returns + 0.1·I
 
@@ -7,22 +7,25 @@ The published experiments wrote the risk as ‖Lz‖² with Q = LLᵀ, which is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from typing_extensions import override
 
 from decision_tasks.base import Data, Split, Task, split, standardize
-from decision_tasks.prices import sp500_prices
+from decision_tasks.prices import Prices, factor_prices, read_prices, sp500_prices
 from decision_tasks.simplex_qp import simplex_qp
-from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.core.settings import ConfigError, setting
 
 RISK_DAYS = 9
 SPANS = (5, 10, 20, 60)
 LAGS = 10
+_SP500 = "sp500"
+_FACTOR_SHAPE = (4000, 50)  # days and stocks of the generated prices
 FEATURES = (
     *(f"return {lag} days ago" for lag in range(LAGS)),
     *(f"return over {span} days" for span in SPANS),
@@ -38,10 +41,10 @@ FEATURES = (
 class Portfolio(Task):
     """A data set is `train` + `validation` + `test` consecutive days from a random day on, of `items` random stocks.
 
-    items: stocks; as many as there are, up to 50, by default.
-    risk: "right" zᵀQz, or "published" ‖Lz‖².
-    risk_aversion: λ.
-    prices: (days, stocks), all positive; the S&P 500 prices by default.
+    Attributes:
+        risk: "right" zᵀQz, or "published" ‖Lz‖².
+        risk_aversion: λ.
+        prices: (days, stocks), all positive, for those who have them as an array; other places are a `source`.
     """
 
     name: ClassVar[str] = "portfolio"
@@ -51,16 +54,21 @@ class Portfolio(Task):
     lodl_std: ClassVar[float | None] = 0.1
     lodl_learning_rate: ClassVar[float] = 0.001
 
-    items: int | None = None
-    train: int = 200
-    validation: int = 200
-    test: int = 400
-    risk: Literal["right", "published"] = "right"
+    items: int | None = setting(None, "stocks to choose from, by default as many as there are, up to 50", low=1)
+    train: int = setting(200, "training instances", low=1)
+    validation: int = setting(200, "validation instances", low=1)
+    test: int = setting(400, "test instances", low=1)
+    risk: Literal["right", "published"] = setting("right", "right zᵀQz, or published ‖Lz‖² (portfolio)")
     risk_aversion: float = 0.1
+    source: str = setting(
+        _SP500, "sp500, factor for a generated factor model, or a CSV file of prices (portfolio)", flag="prices"
+    )
     prices: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        days, stocks = self._prices.shape
+        if self.prices is not None and self.source != _SP500:
+            raise ConfigError(f"the prices are given twice, as an array and as --prices {self.source}; leave one out")
+        days, stocks = self._shape
         if stocks < 2:
             raise ConfigError("the prices are of one ticker, and there is nothing to choose; give two or more")
         if self.items is not None and not 2 <= self.items <= stocks:
@@ -74,27 +82,68 @@ class Portfolio(Task):
         """Days of prices that one data set reads."""
         return SPANS[-1] + self.train + self.validation + self.test + RISK_DAYS
 
-    @cached_property
-    def _prices(self) -> np.ndarray:
-        return sp500_prices().values if self.prices is None else self.prices
+    @override
+    def drawn(self, seed: int) -> Portfolio:
+        if not self._generated:
+            return self
+        prices = np.asarray(factor_prices(jax.random.key(seed), *_FACTOR_SHAPE))
+        return replace(self, prices=prices, source=_SP500)
 
+    @override
+    @property
+    def notes(self) -> tuple[str, ...]:
+        read = self._read
+        if read is None or not read.dropped:
+            return ()
+        days = read.dropped + len(read.dates)
+        return (f"{self.source}: {read.dropped} of {days} days left out, for some ticker has no price on them",)
+
+    @property
+    def _generated(self) -> bool:
+        """Whether the prices are those of the factor model, and not drawn yet."""
+        return self.prices is None and self.source == "factor"
+
+    @cached_property
+    def _read(self) -> Prices | None:
+        """The prices in a file, or None where they are in none."""
+        if self.prices is not None or self.source == "factor":
+            return None
+        return sp500_prices() if self.source == _SP500 else read_prices(self.source)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return _FACTOR_SHAPE if self._generated else self._prices.shape
+
+    @property
+    def _prices(self) -> np.ndarray:
+        if self._generated:
+            raise ConfigError("the factor model's prices are not drawn yet; call `drawn` with a seed, and use what it returns")
+        known = self.prices if self._read is None else self._read.values
+        assert known is not None
+        return known
+
+    @override
     def data(self, key: jax.Array) -> Split:
         day_key, stock_key = jax.random.split(key)
-        days, stocks = self._prices.shape
+        days, stocks = self._shape
         first = jax.random.randint(day_key, (), 0, days - self.days_needed + 1)
         chosen = jax.random.choice(stock_key, stocks, (self.items or min(stocks, 50),), replace=False)
         prices = jax.lax.dynamic_slice_in_dim(jnp.asarray(self._prices), first, self.days_needed)[:, jnp.sort(chosen)]
         return split(instances(prices.astype(float), self.train, self.risk), self.train, self.validation)
 
+    @override
     def activation(self, output: jax.Array) -> jax.Array:
         return jnp.tanh(output)
 
+    @override
     def value(self, z: jax.Array, y: jax.Array, given: Any = ()) -> jax.Array:
         return z @ y[:, 0] - self.risk_aversion * z @ given @ z
 
+    @override
     def decide(self, y: jax.Array, given: Any = ()) -> jax.Array:
         return simplex_qp(y[:, 0], 2 * self.risk_aversion * given)
 
+    @override
     def relax(self, y: jax.Array, given: Any = ()) -> jax.Array:
         return self.decide(y, given)
 

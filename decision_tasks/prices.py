@@ -7,6 +7,7 @@ import gzip
 import io
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -23,7 +24,12 @@ MOST_MISSING = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """values: (days, tickers), all finite and positive. dropped: days left out because some ticker had no price."""
+    """Prices of every ticker on every day.
+
+    Attributes:
+        values: (days, tickers), all finite and positive.
+        dropped: days left out because some ticker had no price.
+    """
 
     values: np.ndarray
     tickers: tuple[str, ...]
@@ -31,6 +37,7 @@ class Prices:
     dropped: int = 0
 
 
+@cache
 def sp500_prices() -> Prices:
     """The prices that come with this package: 8313 days of 20 stocks."""
     return parse_prices(gzip.decompress(SP500.read_bytes()).decode(), SP500.name)
@@ -128,9 +135,10 @@ def _complete(values: np.ndarray, tickers: tuple[str, ...], dates: tuple[str, ..
 
 
 def factor_prices(key: jax.Array, days: int, stocks: int, factors: int = 3) -> jax.Array:
-    """Prices (days, stocks) from 100 on: daily log returns β·f + e, f ~ N(.0003, .01²) of each factor, β ~ N(1/factors, .3²),
+    """Prices (days, stocks) from 100 on, of which no return can be predicted from the past. `key` is consumed.
 
-    and e ~ N(0, s²) with s ~ U(.005, .02) of each stock. No return can be predicted from the past. `key` is consumed.
+    Daily log returns are β·f + e, f ~ N(0.0003, 0.01²) of each factor, β ~ N(1/factors, 0.3²) and e ~ N(0, s²) with
+    s ~ U(0.005, 0.02) of each stock.
     """
     keys = jax.random.split(key, 4)
     common = 0.0003 + 0.01 * jax.random.normal(keys[0], (days, factors))

@@ -1,22 +1,24 @@
-"""What a run says: rows of its record, `result.json` of each block, `summary.json`, `tables.md` and pictures."""
+"""What a run says: rows of its record, `result.json` of each cell, `summary.json`, `tables.md` and pictures."""
 
 from __future__ import annotations
 
 import json
 import math
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decision_tasks.config import Block, Config
 from decision_tasks.evaluation import BASELINES
-from decision_tasks.methods import TaskMet
+from decision_tasks.objectives import MetricLearning
+from decision_tasks.one_run import CellReport
 from decision_tasks.pictures import draw_ellipses, draw_predictions
-from decision_tasks.training import Report, Result, Trainer
+from decision_tasks.saved import to_json
+from decision_tasks.settings import CellSettings
+from decision_tasks.training import CellResult, CellTrainer
 from mbrl_taskmet.runner.records import Row, finite, write_json, write_text
 from mbrl_taskmet.runner.versions import environment
 
@@ -47,12 +49,23 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, float, float]]] = {
     },
 }
 """TaskMet's Tables 2 and 3: normalised decision quality ± and test error ±, the error in the unit of `UNIT`."""
-UNIT = {"cubic": 1.0, "budget": 1e-4, "portfolio": 1e-4}
+UNIT = {"budget": 1e-4, "portfolio": 1e-4}
 
 
-def rows_of(report: Report, iteration: int, seeds: int, seconds: float) -> list[Row]:
+class Tables(NamedTuple):
+    """What a run has found.
+
+    Attributes:
+        summary: the contents of `summary.json`.
+        text: those of `tables.md`.
+    """
+
+    summary: dict[str, Any]
+    text: str
+
+
+def rows_of(report: CellReport, iteration: int, seeds: int) -> list[Row]:
     """One row per run that was still training: `seed` is the run's number, data set × seeds + seed of the data set."""
-    now = time.time()
     return [
         finite({
             "step": iteration,
@@ -64,8 +77,6 @@ def rows_of(report: Report, iteration: int, seeds: int, seconds: float) -> list[
             "train/task_loss": report.task_loss[run],
             "solver/residual": report.residual[run],
             "best_iteration": report.best_iteration[run],
-            "wall_time": now,
-            "wall_seconds": seconds,
             **({"failure": f"not finite by iteration {report.failed[run]}"} if report.failed[run] >= 0 else {}),
         })
         for run in range(len(report.score))
@@ -73,14 +84,15 @@ def rows_of(report: Report, iteration: int, seeds: int, seconds: float) -> list[
     ]  # fmt: skip
 
 
-def result_of(block: Block, trainer: Trainer, result: Result, seconds: float) -> dict[str, Any]:
+def result_of(trainer: CellTrainer, result: CellResult, seconds: float | None) -> dict[str, Any]:
     """The contents of `result.json`. Lists are per run, those of a data set together."""
+    names = trainer.cell.names
     flat = {name: values.reshape(-1) for name, values in result.scores._asdict().items()}
     dq, error = _mean(result.normalized_dq), _mean(result.test_mse)
     return {
-        "task": block.task,
-        "method": block.method,
-        "alpha": block.alpha,
+        "task": names["task"],
+        "method": names["method"],
+        "alpha": names.get("alpha", 0.0),
         **flat,
         "mean_normalized_dq": dq[0],
         "stderr_normalized_dq": dq[1],
@@ -94,9 +106,14 @@ def result_of(block: Block, trainer: Trainer, result: Result, seconds: float) ->
     }  # fmt: skip
 
 
-def learned(trainer: Trainer, result: Result) -> dict[str, np.ndarray]:
+def learned(trainer: CellTrainer, result: CellResult) -> dict[str, np.ndarray]:
     """What the pictures show: predictions and metrics of every run where x has one dimension, and of one instance elsewhere."""
-    method, data = trainer.method, jax.tree.map(lambda leaf: leaf[0], trainer.fixed.data.test)
+    with jax.enable_x64(trainer.x64):
+        return {name: np.asarray(array) for name, array in _shown(trainer, result).items()}
+
+
+def _shown(trainer: CellTrainer, result: CellResult) -> dict[str, jax.Array]:
+    objective, data = trainer.cell.objective, jax.tree.map(lambda leaf: leaf[0], trainer.fixed.data.test)
     if data.x.shape[-1] == 1:
         x = jnp.linspace(-1.0, 1.0, 201)[None, :, None]
         batch = data._replace(x=x, y=jnp.zeros((1, 201, data.y.shape[-1])))
@@ -108,32 +125,32 @@ def learned(trainer: Trainer, result: Result) -> dict[str, np.ndarray]:
         "y": batch.y[0],
         "prediction": jax.vmap(lambda p: trainer.task.predict(p, batch)[0])(runs.best_params),
     }
-    if isinstance(method, TaskMet):
-        arrays["metric"] = jax.vmap(lambda p: method.weigh(p, batch)[0])(runs.best_metric)
-    return {name: np.asarray(array) for name, array in arrays.items()}
+    if isinstance(objective, MetricLearning):
+        arrays["metric"] = jax.vmap(lambda p: objective.weigh(p, batch)[0])(runs.best_metric)
+    return arrays
 
 
-def write_report(config: Config, directory: Path) -> str:
-    """Write `summary.json`, `tables.md` and the pictures; returns the tables."""
-    results = [json.loads((directory / block.directory / "result.json").read_text(encoding="utf-8")) for block in config.blocks]
-    summary = {"config": config.to_json(), **environment(), "blocks": results}
+def write_report(cells: Sequence[CellSettings], directory: Path) -> Tables:
+    """Write `summary.json`, `tables.md` and the pictures."""
+    results = [json.loads((directory / cell.directory / "result.json").read_text(encoding="utf-8")) for cell in cells]
+    summary = {"config": to_json(cells), **environment(), "cells": results}
     if len(results) == 1:
         summary |= {name: results[0][name] for name in ("normalized_dq", "test_mse")}
     write_json(directory / "summary.json", summary)
-    tables = "\n\n".join(_table(config, results, *kind) for kind in (
+    tables = "\n\n".join(_table(cells, results, *kind) for kind in (
         ("Normalised test decision quality: 0 random predictions, 1 the truth (Table 2)", "normalized_dq", 0),
         ("Test MSE (Table 3)", "test_mse", 2),
     ))  # fmt: skip
     write_text(directory / "tables.md", tables + "\n")
-    _draw(config, directory)
-    return tables
+    _draw(cells, directory)
+    return Tables(summary, tables)
 
 
-def _draw(config: Config, directory: Path) -> None:
+def _draw(cells: Sequence[CellSettings], directory: Path) -> None:
     arrays = {}
-    for block in config.blocks:
-        with np.load(directory / block.directory / "learned.npz", allow_pickle=False) as saved:
-            arrays[block.task, block.label] = dict(saved)
+    for cell in cells:
+        with np.load(directory / cell.directory / "learned.npz", allow_pickle=False) as saved:
+            arrays[cell.names["task"], cell.label] = dict(saved)
     cubic = {label: value for (task, label), value in arrays.items() if task == "cubic"}
     if cubic:
         draw_predictions(cubic, directory / "cubic.png")
@@ -147,9 +164,11 @@ def _mean(values: Any) -> tuple[float, float | None]:
     return float(each.mean()), float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else None
 
 
-def _table(config: Config, results: list[dict[str, Any]], title: str, key: str, column: int) -> str:
-    tasks = list(dict.fromkeys(block.task for block in config.blocks))
-    unit = {task: UNIT[task] if key == "test_mse" else 1.0 for task in tasks}
+def _table(cells: Sequence[CellSettings], results: list[dict[str, Any]], title: str, key: str, column: int) -> str:
+    """A column for each task and a row for each objective, empty where a cell was not trained."""
+    found = {(result["task"], cell.label): result for cell, result in zip(cells, results, strict=True)}
+    tasks, labels = (list(dict.fromkeys(part)) for part in zip(*found, strict=True))
+    unit = {task: UNIT.get(task, 1.0) if key == "test_mse" else 1.0 for task in tasks}
     heads = [task + (f" ×{unit[task]:g}" if unit[task] != 1 else "") for task in tasks]
     lines = [
         title,
@@ -157,27 +176,32 @@ def _table(config: Config, results: list[dict[str, Any]], title: str, key: str, 
         "| method | " + " | ".join(f"{head} | published" for head in heads) + " |",
         "|---" * (2 * len(tasks) + 1) + "|",
     ]
-    found = {(block.task, block.label): result for block, result in zip(config.blocks, results, strict=True)}
-    for label in dict.fromkeys(block.label for block in config.blocks):
-        cells = []
+    for label in labels:
+        parts = []
         for task in tasks:
-            result, published = found[task, label], PUBLISHED[task].get(label)
-            zero = np.mean(result["baselines"]["zero"][key])
-            value = result[f"mean_{key}"]
-            worse = value is not None and (value < zero if key == "normalized_dq" else value > zero)
-            cells += [_cell(value, result[f"stderr_{key}"], unit[task]) + (" ↓" if worse else ""),
-                      _cell(published[column], published[column + 1], 1.0) if published else ""]  # fmt: skip
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+            published = PUBLISHED.get(task, {}).get(label)
+            parts += [_found(found.get((task, label)), key, unit[task]),
+                      _number(published[column], published[column + 1], 1.0) if published else ""]  # fmt: skip
+        lines.append(f"| {label} | " + " | ".join(parts) + " |")
     for name in BASELINES:
-        cells = []
+        parts = []
         for task in tasks:
             values = next(r for (t, _), r in found.items() if t == task)["baselines"][name][key]
-            cells += [_cell(*_mean(np.asarray(values)[:, None]), unit[task]), ""]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+            parts += [_number(*_mean(np.asarray(values)[:, None]), unit[task]), ""]
+        lines.append(f"| {name} | " + " | ".join(parts) + " |")
     return "\n".join([*lines, "", "±: standard error over the data sets. ↓: worse than predicting zero."])
 
 
-def _cell(value: float | None, error: float | None, unit: float) -> str:
+def _found(result: dict[str, Any] | None, key: str, unit: float) -> str:
+    """A result's mean, marked where predicting zero is better."""
+    if result is None:
+        return ""
+    zero, value = np.mean(result["baselines"]["zero"][key]), result[f"mean_{key}"]
+    worse = value is not None and (value < zero if key == "normalized_dq" else value > zero)
+    return _number(value, result[f"stderr_{key}"], unit) + (" ↓" if worse else "")
+
+
+def _number(value: float | None, error: float | None, unit: float) -> str:
     if value is None:
         return "not finite"
     return f"{value / unit:.3g}" + ("" if error is None else f" ± {error / unit:.2g}")

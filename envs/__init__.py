@@ -1,1 +1,3 @@
-"""Environments, behind the contract of `mbrl_taskmet.rl.environment`."""
+"""Environments, behind the contract of `mbrl_taskmet.Environment`."""
+
+from envs.make import make_environment as make_environment

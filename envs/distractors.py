@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from mbrl_taskmet.rl.environment import Environment, State, Step, UnsupportedEnvironment, Wrapper
 
@@ -24,14 +25,17 @@ class Distractors(Wrapper):
         self.name = f"{env.name} with {count} distractors" if count else env.name
 
     @property
+    @override
     def observation_size(self) -> int:
         return self.env.observation_size + self._count
 
+    @override
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         env_key, noise_key = jax.random.split(key)
         state, observation = self.env.reset(env_key)
         return state, jnp.concatenate([observation, self._noise(noise_key, observation)])
 
+    @override
     def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
         env_key, noise_key = jax.random.split(key)
         state, step = self.env.step(env_key, state, action)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from typing_extensions import override
 
 from mbrl_taskmet.core.settings import nearest
 from mbrl_taskmet.rl.environment import Environment, State, Step, UnsupportedEnvironment
@@ -52,10 +53,12 @@ class GymnaxEnvironment(Environment):
         size = jax.eval_shape(self.reset, jax.random.key(0))[1].size  # what a space says of its size is not always so
         self.state_names = _STATE_NAMES.get(name, tuple(f"dimension_{i}" for i in range(size)))
 
+    @override
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         observation, state = self._env.reset(key, self._params)
         return state, _vector(observation)
 
+    @override
     def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
         observation, state, reward, terminated, truncated, info = self._env.step(key, state, action, self._params)
         return state, Step(

@@ -1,21 +1,40 @@
-"""From a name to an environment: one that gymnax registers, or a class of your own by its dotted path."""
+"""From a name to an environment: one of ours, one that gymnax registers, or a class of your own by its dotted path."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
+from envs.probes import PROBES
+from mbrl_taskmet.core.settings import nearest
 from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
 
+ENVIRONMENTS: dict[str, Callable[[], Environment]] = {probe.__name__: probe for probe in PROBES}
+"""Environments by name, beside those that gymnax registers."""
 
-def make_environment(name: str, distractors: int = 0) -> Environment:
-    """The environment `name`, such as Acrobot-v1 or mypackage.module:Class, with `distractors` dimensions of noise.
+DISTURBANCES: dict[str, Callable[[Environment, int], Environment]] = {"noise": Distractors}
+"""What puts a number of distracting dimensions beside those of an environment, by name."""
+
+
+def make_environment(name: str, distractors: int = 0, disturbance: str = "noise") -> Environment:
+    """The environment `name`, such as Acrobot-v1 or mypackage.module:Class, with so many distracting dimensions.
 
     Raises:
         UnsupportedEnvironment: there is none of that name, or it is one the agents cannot run; the message says why.
     """
-    return Distractors(_own(name) if ":" in name else GymnaxEnvironment(name), distractors)
+    if disturbance not in DISTURBANCES:
+        near = nearest(disturbance, DISTURBANCES)
+        raise UnsupportedEnvironment(f"--disturbance {disturbance!r} is unknown; did you mean {near!r}? "
+                                     f"There are {', '.join(DISTURBANCES)}")  # fmt: skip
+    return DISTURBANCES[disturbance](_named(name), distractors)
+
+
+def _named(name: str) -> Environment:
+    if name in ENVIRONMENTS:
+        return ENVIRONMENTS[name]()
+    return _own(name) if ":" in name else GymnaxEnvironment(name)
 
 
 def _own(path: str) -> Environment:
@@ -25,7 +44,7 @@ def _own(path: str) -> Environment:
     except (ImportError, AttributeError, ValueError) as error:
         raise UnsupportedEnvironment(f"{path} cannot be imported ({error}); give --env as module:Class") from None
     if not (isinstance(found, type) and issubclass(found, Environment)):
-        raise UnsupportedEnvironment(f"{path} is no subclass of mbrl_taskmet.rl.environment.Environment; derive it from that")
+        raise UnsupportedEnvironment(f"{path} is no subclass of mbrl_taskmet.Environment; derive it from that")
     try:
         return found()
     except TypeError as error:

@@ -31,7 +31,8 @@ class _Probe(Environment):
 
 class DiscountedReward(_Probe):
     """Two steps, the reward 1 after the second: Q = γ at 0 and 1 at 1. Tests the
-    reward model, the regression, and the bootstrap through the model's next state."""
+    reward model, the regression, and the bootstrap through the model's next state.
+    """
 
     max_episode_steps = 2
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mbrl_taskmet.rl.critics import CRITICS as CRITICS
     from mbrl_taskmet.rl.critics import Critic as Critic
     from mbrl_taskmet.rl.critics import SoftQ as SoftQ
+    from mbrl_taskmet.rl.critics import SoftQSettings as SoftQSettings
     from mbrl_taskmet.rl.environment import Environment as Environment
     from mbrl_taskmet.rl.environment import Step as Step
     from mbrl_taskmet.rl.environment import UnsupportedEnvironment as UnsupportedEnvironment
@@ -51,7 +52,7 @@ _HOMES = {
     "core.linear_solve": ("SOLVERS", "Solver"),
     "core.metric": ("METRICS", "Diagonal", "Full", "Metric", "Scalar"),
     "core.settings": ("ConfigError", "setting"),
-    "rl.critics": ("CRITICS", "Critic", "SoftQ"),
+    "rl.critics": ("CRITICS", "Critic", "SoftQ", "SoftQSettings"),
     "rl.environment": ("Environment", "Step", "UnsupportedEnvironment", "Wrapper"),
     "rl.make": ("make_method",),
     "rl.methods": ("METHODS", "Info", "Learner", "Method", "ModelBased"),

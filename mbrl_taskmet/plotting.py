@@ -49,9 +49,7 @@ def read_groups(directories: Iterable[Path]) -> dict[str, Rows]:
 
 def _name(setting: Mapping[str, Any], settings: Iterable[Mapping[str, Any]]) -> str:
     def differs(key: str) -> bool:
-        alike = [
-            other for other in settings if other.get("method") == setting["method"] or key in ("env", "distractors")
-        ]
+        alike = [other for other in settings if other.get("method") == setting["method"] or key in ("env", "distractors")]
         return any(other.get(key) != setting[key] for other in alike)
 
     parts = [f"{key.replace('_', ' ')} {value}" for key, value in setting.items() if key != "method" and differs(key)]

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.config import METHODS
+from mbrl_taskmet.rl.methods import METHODS
+from mbrl_taskmet.rl.settings import read_saved
+from mbrl_taskmet.runner.agent import restored
 from mbrl_taskmet.runner.plotting import STYLES, draw_against, save_both
-from runs.experiment import Experiment, Setting, main
+from mbrl_taskmet.runner.rundir import saved_settings
+from runs.experiment import Experiment, Setting, environment_of, main
 from runs.names import NAMES, STYLE
 from runs.report import Results, read_csv, read_published, returns_against, undamaged, write_csv
-from runs.restored import restored
 
 COUNTS = (16, 32, 64, 128, 256, 512)
 TITLES = (
@@ -32,7 +34,7 @@ REAL = ("cart position", "cart velocity", "pole angle", "pole velocity")
 GIVEN: dict[str, dict[str, Any]] = {method: {"method": method} for method in METHODS}
 GIVEN["taskmet_exp"] = {"method": "taskmet", "metric_activation": "exp", "metric_floor": 0.05, "metric_lr": 0.01,
                         "metric_warmup": 2000}  # fmt: skip
-"""Fields of `Config` by the first part of a setting's name."""
+"""Settings by the first part of a setting's name."""
 METRICS = tuple(name for name, given in GIVEN.items() if given["method"] == "taskmet")
 
 
@@ -66,10 +68,10 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
 
 
 def _draw_metric(results: Results, output: Path, logdir: Path) -> None:
-    """Figure 7: the final weight of every real dimension, and the range of the distractors', for TaskMet's runs, of which
-    `weights.csv.gz` is kept.
+    """Figure 7: the final weight of every real dimension, and the range of the distractors', for TaskMet's runs.
 
-    In standard deviations, the units that the metric sees by default, and in the environment's, the published ones.
+    Drawn in standard deviations, the units that the metric sees by default, and in the environment's, the published ones; kept
+    in `weights.csv.gz`.
     """
     from matplotlib.figure import Figure
 
@@ -113,9 +115,10 @@ def _weights(results: Results, logdir: Path) -> Iterator[dict[str, Any]]:
     for name in (f"{method}-{count}" for method in METRICS for count in COUNTS):
         final = {row["seed"]: row.get("metric/diagonal", [None]) for row in results.get(name, [])}  # the last row of each seed
         for block in sorted(path.parent for path in (logdir / name).glob("*/checkpoints") if final):
-            run, _, _, carry = restored(block, with_replay=False)
-            scales = np.broadcast_to(carry.learner.scale, (run.config.seeds, run.distractors + len(REAL)))
-            for seed, scale in enumerate(scales, start=run.config.seed):
+            env = environment_of(saved_settings(block, read_saved))
+            settings, _, _, carry = restored(env, block, with_replay=False)
+            scales = np.broadcast_to(carry.learner.scale, (settings.seeds, env.observation_size))
+            for seed, scale in enumerate(scales, start=settings.seed):
                 if None not in final.get(seed, [None]):
                     units = (np.array(final[seed]), np.array(final[seed]) / scale**2)
                     written = (" ".join(f"{weight:.5g}" for weight in weights) for weights in units)

@@ -1,6 +1,8 @@
-"""The same agents, untouched, on other environments; model-free soft Q-learning on the true transitions is the upper bound.
-Every method is given what that one needs there, and TaskMet also has a setting for many dimensions that matter together: a
-full metric, faster, with less of the identity mixed in.
+"""The same agents, untouched, on other environments.
+
+Model-free soft Q-learning on the true transitions shows what a perfect model would give. Every method is given what that one
+needs there, and TaskMet also has a setting for many dimensions that matter together: a full metric, faster, with less of the
+identity mixed in.
 
 `python -m runs.environments`; see `runs/experiment.py` for its flags.
 """
@@ -23,7 +25,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     # Four random actions for ever are worth α ln 4/(1 − γ): at the default's α more than the goal, which ends them.
     "FourRooms-misc": {"temperature": 1e-3},
 }
-"""Fields of `Config` that model-free soft Q-learning needs to learn there, without a model and without distractors."""
+"""Settings that model-free soft Q-learning needs to learn there, without a model and without distractors."""
 METHODS: dict[str, dict[str, Any]] = {
     "model_free": {},
     "taskmet": {},
@@ -31,7 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "mle": {},
     "taskmet_full": {"method": "taskmet", "metric": "full", "metric_floor": 0.1, "metric_lr": 0.01},
 }
-"""Fields of `Config` by name; the method is the name unless it says otherwise."""
+"""Settings by name; the method is the name unless it says otherwise."""
 COUNTS = (0, 8)
 
 

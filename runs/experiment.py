@@ -1,37 +1,47 @@
-"""What the experiments share: settings × blocks of seeds, each block one run directory of the agents' command.
+"""What the experiments share: settings × blocks of seeds, each block one run directory.
 
 A block that is there is not run again; one that was interrupted, or is to have more steps, is resumed; seeds that are missing
 are added. Tables (`runs/report.py`) and pictures are made of the blocks that exist and, with `--output`, of the report there.
 
-Flags that an experiment does not know go to the agents' command: `python -m runs.capacity --seeds 2 --steps 2000 --x64`.
+Settings on the command line hold for every line of the table: `python -m runs.capacity --seeds 2 --steps 2000 --x64`.
 """
 
 from __future__ import annotations
 
+import argparse
 import fnmatch
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from agents.command import main as agent
-from agents.options import parse
-from mbrl_taskmet.runner.command import Parser, check_counts, command
-from mbrl_taskmet.config import Config, ConfigError, flag
-from runs.report import Results, Rows, merged, read_report, read_runs, report
+from mbrl_taskmet.core.settings import ConfigError, flag
+from mbrl_taskmet.rl.environment import Environment
+from mbrl_taskmet.rl.settings import Config, Settings, read_saved
+from mbrl_taskmet.runner.agent import run
+from mbrl_taskmet.runner.command import Parser, check_counts, command, cores, start_jax
+from mbrl_taskmet.runner.records import read_rows
+from mbrl_taskmet.runner.rundir import saved_settings
+from runs.report import Results, Rows, merged, read_report, read_runs, report, reported_settings
+
+_PER_BLOCK = ("steps", "seed", "seeds")
+"""Settings in which the blocks of a line may differ."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """One line of the table.
 
-    name: of its directory.
-    given: fields of `Config` that are not left to the preset.
-    rival: the setting it is compared with, in the probability that the rival is better.
-    published: the published final return, as it is printed.
+    Attributes:
+        name: of its directory.
+        environment: what it is run on.
+        distractors: how many there are.
+        given: further settings by name, those that are not left to the preset.
+        rival: the setting it is compared with, in the probability that the rival is better.
+        published: the published final return, as it is printed.
     """
 
     name: str
@@ -41,12 +51,22 @@ class Setting:
     rival: str | None = None
     published: str = ""
 
+    @property
+    def config(self) -> Config:
+        """All settings that are given."""
+        return Config(env=self.environment, distractors=self.distractors, **self.given)
+
 
 @dataclass(frozen=True)
 class Experiment:
     """Settings, the full size of the experiment, and what draws its results.
 
-    draw: (results, the directory to draw to, the blocks' directory).
+    Attributes:
+        name: of its module.
+        settings: the lines of its table.
+        draw: (results, the directory to draw to, the blocks' directory).
+        steps: environment steps of every seed.
+        seeds: of every setting.
     """
 
     name: str
@@ -58,24 +78,35 @@ class Experiment:
 
 @command
 def main(experiment: Experiment, argv: list[str] | None = None) -> int:
-    """Run what is missing, then write the table and the pictures. 2 for bad input, 130 after Ctrl-C."""
-    options, extra = _parser(experiment).parse_known_args(argv)
+    """Run what is missing, then write the table and the pictures.
+
+    The exit code is 0, 2 for bad input, and 128 + the signal's number for a block that was stopped: 130 after Ctrl-C.
+    """
+    given, rest = _parser(experiment).read(argv)
+    options = argparse.Namespace(**rest)
     check_counts(options, "seeds", "steps", "block")
-    settings = _chosen(experiment, options.only)
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    extra += ["--steps", str(options.steps)]
+    start_jax(min(options.seeds, options.block, cores()))
+    chosen = _chosen(experiment, options.only)
+    configs = {setting.name: setting.config | {**given, "steps": options.steps} for setting in chosen}
     earlier, runs = read_report(options.output) if options.output else ({}, {})
-    for setting in settings:
+    for setting in chosen:
+        configs[setting.name].resolve()  # what cannot work is refused before anything is run
         for name in fnmatch.filter(runs, f"{setting.name}/*"):
-            _check(options.output / name, runs[name]["config"], setting, extra, "--output")
+            saved = reported_settings(options.output, runs[name], setting)
+            _check(options.output / name, saved, configs[setting.name], "--output")
         for path in sorted((options.logdir / setting.name).glob("*/config.json")):
-            _check(path.parent, json.loads(path.read_text(encoding="utf-8"))["config"], setting, extra, "--logdir")
-    for setting in () if options.report else settings:
-        code = _run(setting, options.logdir / setting.name, seeds, options.steps, options.block, extra)
-        if code:
-            return code
-    names = [setting.name for setting in settings]
-    found = {name: rows for name in names if (rows := _rows(options.logdir / name, seeds, options.steps))}
+            _check(path.parent, saved_settings(path.parent, read_saved), configs[setting.name], "--logdir")
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    for name, config in () if options.report else configs.items():
+        for directory, due in _due(config, options.logdir / name, seeds, options.steps, options.block):
+            run(
+                environment_of(due.resolve()),
+                due,
+                directory,
+                go_on="give the same command again",
+                say=partial(print, flush=True),
+            )
+    found = {name: rows for name in configs if (rows := _rows(options.logdir / name, seeds, options.steps))}
     if not found and not earlier:
         raise ConfigError(f"{options.logdir} holds no evaluation; leave --report out to make some")
     output = options.output or options.logdir
@@ -88,8 +119,19 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     return 0
 
 
+def environment_of(settings: Settings) -> Environment:
+    """The environment of a block."""
+    from envs.make import make_environment  # here, because gymnax takes seconds, and a report needs none
+
+    where = settings.environment
+    return make_environment(where.name, where.distractors, where.disturbance)
+
+
 def _parser(experiment: Experiment) -> Parser:
-    parser = Parser(prog=f"python -m runs.{experiment.name}", epilog="Other flags go to the agents' command.")
+    parser = Parser(
+        prog=f"python -m runs.{experiment.name}",
+        epilog="A setting that is given holds for every line of the table; the defaults shown are the agents'.",
+    )
     parser.add_argument("--seeds", type=int, default=experiment.seeds, help="seeds of every setting (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="number of the first one (default: 0)")
     parser.add_argument("--steps", type=int, default=experiment.steps, help="environment steps (default: %(default)s)")
@@ -100,6 +142,7 @@ def _parser(experiment: Experiment) -> Parser:
                         help="where the blocks are (default: %(default)s)")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="where table and pictures go, added to those that are there (default: the logdir)")  # fmt: skip
+    parser.add_settings(Settings, leave_out=("env", *_PER_BLOCK))
     return parser
 
 
@@ -111,34 +154,27 @@ def _chosen(experiment: Experiment, patterns: list[str] | None) -> list[Setting]
     return chosen
 
 
-def _run(setting: Setting, folder: Path, seeds: range, steps: int, block: int, extra: list[str]) -> int:
-    """Resume the blocks that are unfinished, then run those that are missing; the first exit code that is not 0."""
+def _due(config: Config, folder: Path, seeds: range, steps: int, block: int) -> Iterator[tuple[Path, Config]]:
+    """The blocks that are unfinished, then those that are missing, with all that is given to them."""
     missing = set(seeds)
-    for directory, config in _blocks(folder):
-        own = set(range(config.seed, config.seed + config.seeds))
-        if not own & missing:
-            continue
+    for directory, saved in _blocks(folder):
+        own = set(range(saved.seed, saved.seed + saved.seeds))
+        ended = saved.steps > steps or (directory / "summary.json").exists()
+        if own & missing and not (ended and _last_step(directory) >= steps):
+            yield directory, config | {"seed": saved.seed, "seeds": saved.seeds, "steps": max(steps, saved.steps)}
         missing -= own
-        if _last_step(directory) < steps or (config.steps <= steps and not (directory / "summary.json").exists()):
-            code = agent(setting.environment, ["--resume", str(directory), "--steps", str(max(steps, config.steps))])
-            if code:
-                return code
     for first, count in _stretches(missing, block):
-        name = f"seeds{first}-{first + count - 1}"
-        if (folder / name).exists() and _empty(folder / name):
-            shutil.rmtree(folder / name)
-        where = ["--seed", str(first), "--seeds", str(count), "--logdir", str(folder), "--name", name]
-        code = agent(setting.environment, [*_setting_flags(setting, extra), *where])
-        if code:
-            return code
-    return 0
+        directory = folder / f"seeds{first}-{first + count - 1}"
+        if directory.exists() and _empty(directory):
+            shutil.rmtree(directory)
+        yield directory, config | {"seed": first, "seeds": count}
 
 
-def _blocks(folder: Path) -> Iterator[tuple[Path, Config]]:
-    """The blocks of a setting that hold something, with their configurations."""
+def _blocks(folder: Path) -> Iterator[tuple[Path, Settings]]:
+    """The blocks of a setting that hold something, with their settings."""
     for path in sorted(folder.glob("*/config.json")):
         if not _empty(path.parent):
-            yield path.parent, Config.from_json(json.loads(path.read_text(encoding="utf-8"))["config"])
+            yield path.parent, saved_settings(path.parent, read_saved)
 
 
 def _empty(directory: Path) -> bool:
@@ -146,16 +182,16 @@ def _empty(directory: Path) -> bool:
     return not any((directory / "checkpoints" / "state").glob("[0-9]*")) and not _last_step(directory)
 
 
-def _check(where: Path, saved: dict[str, Any], setting: Setting, extra: list[str], mend: str) -> None:
+def _check(where: Path, saved: Settings, config: Config, mend: str) -> None:
     """Only seeds of equal settings are put together.
 
     Raises:
         ConfigError: the settings `saved` in `where` are others.
     """
-    options = parse(setting.environment, _setting_flags(setting, extra))
-    expected = Config(**options.given).resolve(noisy=setting.distractors > 0).to_json()
-    for name, value in Config.from_json(saved).to_json().items():
-        if name not in ("seed", "seeds", "steps") and value != expected[name]:
+    # The environment, which chooses a critic that is not given, is not made for this; it is compared before the critic.
+    expected = (Config(critic=saved.names["critic"]) | config.given).resolve().names
+    for name, value in saved.names.items():
+        if name not in _PER_BLOCK and value != expected[name]:
             raise ConfigError(f"{where} was run with {flag(name)} {value}, not {expected[name]}; "
                               f"give another {mend}, or move it away")  # fmt: skip
 
@@ -168,29 +204,13 @@ def _stretches(seeds: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
             yield own[start], len(own[start : start + most])
 
 
-def _setting_flags(setting: Setting, extra: list[str]) -> list[str]:
-    return ["--distractors", str(setting.distractors), *_flags(setting.given), *extra]
-
-
-def _flags(given: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in given.items():
-        if isinstance(value, bool):
-            yield flag(name) if value else flag(f"no_{name}")
-        else:
-            yield from (flag(name), ",".join(map(str, value)) if isinstance(value, tuple) else str(value))
-
-
 def _last_step(directory: Path) -> int:
-    from mbrl_taskmet.runner.records import read_rows
-
     rows = read_rows(directory)
     return rows[-1]["step"] if rows else 0
 
 
 def _rows(folder: Path, seeds: range, steps: int) -> Rows:
     """The rows of a setting, of each seed once."""
-    from mbrl_taskmet.runner.records import read_rows
-
     found = {}
     for path in sorted(folder.glob("*/metrics.jsonl")):
         for row in read_rows(path.parent):

@@ -1,8 +1,8 @@
-"""The tables of an experiment:
+"""The tables of an experiment.
 
 table.md, table.csv     a line per setting; P: the probability that its rival is better, at the last evaluation and over all
 curves.csv.gz           return and model error of every evaluation of every seed
-runs.json               configuration, seeds, device, versions and wall time of every block
+runs.json               settings, seeds, device, versions and wall time of every block
 
 The last two are read back, so that seeds and settings can be added to a report whose blocks are on another machine.
 """
@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.rl.settings import Settings, read_saved
+from mbrl_taskmet.runner.rundir import saved_settings, to_json
 from mbrl_taskmet.runner.statistics import iqm, mean, probability_of_improvement, standard_error, stratified_ci95
 
 if TYPE_CHECKING:
@@ -54,9 +56,22 @@ def read_runs(logdir: Path, names: Iterable[str]) -> Runs:
     keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
     runs = {}
     for path in (path for name in names for path in sorted((logdir / name).glob("*/summary.json"))):
-        summary, run = (json.loads((path.parent / file).read_text(encoding="utf-8")) for file in (path.name, "config.json"))
-        runs[str(path.parent.relative_to(logdir))] = {key: summary[key] for key in keys} | {"config": run["config"]}
+        summary, settings = json.loads(path.read_text(encoding="utf-8")), saved_settings(path.parent, read_saved)
+        runs[str(path.parent.relative_to(logdir))] = {key: summary[key] for key in keys} | {"settings": dict(settings.names)}
     return runs
+
+
+def reported_settings(output: Path, run: dict[str, Any], setting: Setting) -> Settings:
+    """What a block in the report in `output` was run with; the environment was not kept once, but is the setting's.
+
+    Raises:
+        ConfigError: it is damaged, or of newer code.
+    """
+    with undamaged(output / "runs.json"):
+        if "settings" in run:
+            return read_saved(to_json(run["settings"]))
+        where = {"environment": setting.environment, "distractors": setting.distractors}
+        return read_saved({"format": 1, "config": run["config"], **where})
 
 
 def read_report(output: Path) -> tuple[Results, Runs]:
@@ -74,8 +89,7 @@ def read_report(output: Path) -> tuple[Results, Runs]:
             row = {"seed": int(line["seed"]), "step": int(line["step"]), "eval/return": value, "train/model_mse_state": error}
             results.setdefault(line["setting"], []).append(row)
     with undamaged(output / "runs.json") as file:
-        runs = json.loads(file.read_text(encoding="utf-8"))
-        return results, {name: {**run, "config": run["config"]} for name, run in runs.items()}
+        return results, dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 @contextmanager
@@ -83,6 +97,8 @@ def undamaged(path: Path) -> Iterator[Path]:
     """Where a file of a report is read: whatever it lacks is a ConfigError that names it."""
     try:
         yield path
+    except ConfigError:
+        raise
     except (OSError, EOFError, zlib.error, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is damaged ({error}); restore it, or give another --output") from error
 

@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from mbrl_taskmet.rl.settings import Config, read_saved
+from mbrl_taskmet.runner.agent import restored
 from mbrl_taskmet.runner.plotting import STYLES, save_both
-from runs.experiment import Experiment, Setting, main
+from mbrl_taskmet.runner.rundir import saved_settings
+from runs.experiment import Experiment, Setting, environment_of, main
 from runs.report import LAST, Results, final_returns, read_csv, undamaged, write_table
-from runs.restored import restored
 
 DISTRACTORS = 64
 BATCHES = 64
@@ -73,23 +75,25 @@ def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree
 
-    from mbrl_taskmet.rl import replay
-    from mbrl_taskmet.core.linear_solve import SOLVERS as KINDS
     from mbrl_taskmet.core.linear_solve import Minres
+    from mbrl_taskmet.rl import replay
 
-    run, method, step, carry = restored(block)
+    method: Any  # TaskMet
+    settings, method, step, carry = restored(environment_of(saved_settings(block, read_saved)), block)
     learner, memory = jax.tree.map(lambda leaf: jnp.asarray(jax.device_get(leaf)[0]), (carry.learner, carry.replay))
 
     @jax.jit
     def sample(key: jax.Array) -> replay.Transitions:
-        return learner.normalized_batch(replay.sample(memory, key, jnp.int32(step), run.config.batch_size))
+        return learner.normalized_batch(replay.sample(memory, key, jnp.int32(step), settings.batch_size))
 
     batches = [sample(key) for key in jax.random.split(jax.random.key(0), BATCHES)]
 
     def measure(solver: Any) -> tuple[int, float, np.ndarray, float]:
+        solving = dataclasses.replace(method, settings=dataclasses.replace(method.settings, solver=solver))
+
         @jax.jit
         def solve(batch: Any) -> tuple[Any, Any, Any]:
-            gradient, solved = dataclasses.replace(method, solver=solver).metric_gradient(learner, batch)
+            gradient, solved = solving.metric_gradient(learner, batch, jax.random.key(0))  # of which soft Q takes nothing
             return ravel_pytree(gradient)[0], solved.residual, solved.products
 
         jax.block_until_ready(solve(batches[0]))  # compiles
@@ -104,8 +108,8 @@ def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
     _, _, exact, _ = measure(Minres(LONG))
     found = {}
     for name, given in SOLVERS.items():
-        options = {key: given[old] for key, old in (("steps", "solver_steps"), ("damping", "damping")) if old in given}
-        products, residual, vectors, seconds = measure(KINDS[given["solver"]](**options))
+        taskmet: Any = Config(**given).resolve().method
+        products, residual, vectors, seconds = measure(taskmet.solver)
         with np.errstate(over="ignore", invalid="ignore"):  # a series that diverges
             norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(exact, axis=1)
             cosine = float(np.mean(np.sum(vectors * exact, axis=1) / norms))

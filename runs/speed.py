@@ -127,16 +127,16 @@ def _processor() -> str:
 
 
 def _trainer(given: dict[str, Any], seeds: int = 1, distractors: int = 8, steps: int = 8000, eval_every: int = 400) -> Any:
-    from envs.distractors import Distractors
-    from envs.gymnax import GymnaxEnvironment
-    from mbrl_taskmet.config import Config
+    from envs.make import make_environment
     from mbrl_taskmet.rl.make import make_method
-    from mbrl_taskmet.rl.training import Trainer
+    from mbrl_taskmet.rl.settings import Config
+    from mbrl_taskmet.rl.training import Trainer, resolved
 
-    settings: dict[str, Any] = {"metric_warmup": 0} if given.get("method", "taskmet") == "taskmet" else {}
-    config = Config(seeds=seeds, steps=steps, eval_every=eval_every, random_steps=400, eval_episodes=10, **given, **settings)
-    env, config = Distractors(GymnaxEnvironment("CartPole-v1"), distractors), config.resolve()
-    return Trainer(env, make_method(env, config), config)
+    at_once: dict[str, Any] = {"metric_warmup": 0} if given.get("method", "taskmet") == "taskmet" else {}
+    config = Config(seeds=seeds, steps=steps, eval_every=eval_every, random_steps=400, eval_episodes=10, **given, **at_once)
+    env = make_environment("CartPole-v1", distractors)
+    settings = resolved(env, config)
+    return Trainer(env, make_method(env, settings), settings)
 
 
 def _updates(given: dict[str, Any]) -> Callable[[], None]:
@@ -144,6 +144,7 @@ def _updates(given: dict[str, Any]) -> Callable[[], None]:
     import jax
     import jax.numpy as jnp
 
+    from mbrl_taskmet.rl.methods import Info, Learner
     from mbrl_taskmet.rl.replay import Transitions
 
     method = _trainer(given).method
@@ -155,7 +156,12 @@ def _updates(given: dict[str, Any]) -> Callable[[], None]:
         terminated=jnp.zeros(256),
         next_observation=jax.random.normal(keys[2], (256, 12)),
     )
-    run = jax.jit(lambda learner, batch: jax.lax.scan(lambda x, t: method.update(x, batch, t), learner, jnp.arange(400)))
+    key = jax.random.key(1)  # of which soft Q's losses take nothing
+
+    @jax.jit
+    def run(learner: Learner, batch: Transitions) -> tuple[Learner, Info]:
+        return jax.lax.scan(lambda x, t: method.update(x, batch, t, key), learner, jnp.arange(400))
+
     learner = method.init(keys[3])
     return lambda: jax.block_until_ready(run(learner, batch)) and None
 
@@ -238,7 +244,7 @@ def memory_child(count: int) -> None:
         carry, _ = trainer.chunk(carry, 500 * chunk)
     jax.block_until_ready(carry)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps([peak, required_bytes(trainer.env, trainer.config)]))
+    print(json.dumps([peak, required_bytes(trainer)]))
 
 
 def _first_evaluation(folder: str, name: str) -> float:

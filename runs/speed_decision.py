@@ -25,14 +25,16 @@ def measure() -> dict[str, Any]:
 
     from decision_tasks.budget import Budget
     from decision_tasks.cubic import Cubic, soft_top_k
-    from decision_tasks.methods import TaskMet
+    from decision_tasks.objectives import MetricLearning
+    from decision_tasks.one_run import VALIDATE_EVERY
     from decision_tasks.portfolio import risk_matrix
+    from decision_tasks.settings import CellSettings
     from decision_tasks.simplex_qp import simplex_qp
-    from decision_tasks.training import VALIDATE_EVERY, Sizes, Trainer
+    from decision_tasks.training import CellTrainer
     from runs.speed import interleaved
 
     keys = jax.random.split(jax.random.key(0), 5)
-    trainer = Trainer(Cubic(), TaskMet(), Sizes())
+    trainer = CellTrainer(CellSettings(task=Cubic(), objective=MetricLearning()))
     carry = trainer.init()
 
     def iterations() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,22 +13,38 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from mbrl_taskmet.rl.critics import SoftQ
-from mbrl_taskmet.rl.methods import Learner, Method, TaskMet
-from mbrl_taskmet.rl.methods.base import Trained
-from mbrl_taskmet.core.metric import Metric
-from mbrl_taskmet.core.networks import ModelParams
+from mbrl_taskmet.core.metric import INPUTS, METRICS, Metric
+from mbrl_taskmet.core.optimizers import Trained
+from mbrl_taskmet.rl.critics import SoftQ, SoftQSettings
+from mbrl_taskmet.rl.methods import Learner, Method, MethodSettings
+from mbrl_taskmet.rl.methods.taskmet import TaskMet, TaskMetSettings
+from mbrl_taskmet.rl.model import ModelParams
 from mbrl_taskmet.rl.replay import Transitions
+from mbrl_taskmet.rl.spaces import Discrete
 
 PyTree = Any
 N, M, BATCH, LR, TAU = 2, 2, 32, 0.1, 0.2
 
 # Linear heads: ω* is a linear regression. A warm temperature keeps third derivatives, and so differencing errors, small.
-CRITIC = SoftQ(N, M, hidden=(), temperature=0.5, discount=0.9)
+CRITIC_SETTINGS = SoftQSettings(
+    temperature=0.5, discount=0.9, tau=TAU, policy="critic", layer_norm=False, sparsity=0.0, epsilon=0.0
+)
+
+
+def make_critic(settings: SoftQSettings = CRITIC_SETTINGS) -> SoftQ:
+    """A critic of linear heads whose steps are plain gradient descent."""
+    critic = SoftQ(N, Discrete(M), settings, layers=0)
+    critic.optimizer = optax.sgd(LR)
+    return critic
+
+
+CRITIC = make_critic()
 
 
 class Mixing:
     """ŝ' = z (½, −1) + gain · sin(z), z = [s, a]·w: both outputs share z, so θ* depends on all metrics but constant scalars."""
+
+    observation_size, optimizer = N, optax.sgd(LR)
 
     def init(self, key: jax.Array) -> ModelParams:
         return ModelParams({"weights": jax.random.normal(key, (N + M,)), "gain": jnp.ones(N)}, jnp.zeros(N + M))
@@ -39,29 +57,46 @@ class Mixing:
         return jnp.concatenate([observation, action], axis=-1) @ params
 
 
+@dataclass(frozen=True, kw_only=True)
+class DescendingTaskMet(TaskMetSettings):
+    """TaskMet whose metric moves from the start, at every step, by plain gradient descent."""
+
+    metric_warmup: int = 0
+    metric_every: int = 1
+
+    @property
+    def metric_optimizer(self) -> optax.GradientTransformation:
+        return optax.sgd(LR)
+
+
 def draw(tree: PyTree, seed: int, mean: float = 0.0, scale: float = 1.0) -> PyTree:
     """Normal numbers in the shapes of `tree`, in the default precision: parameters at no special point."""
     normal = np.random.default_rng(seed).normal
     return jax.tree.map(lambda x: jnp.array(normal(mean, scale, x.shape), dtype=float), tree)
 
 
-def make(method: type[Method], **parts: Any) -> Any:
-    """A method whose steps are plain gradient descent."""
-    descent = {"model_optimizer": optax.sgd(LR), "critic_optimizer": optax.sgd(LR), "tau": TAU}
-    return method(**{"model": Mixing(), "critic": CRITIC, **descent, **parts})
+def make(settings: MethodSettings, model: Any = None, critic: SoftQ = CRITIC) -> Any:
+    """A method whose steps are plain gradient descent, of `Mixing` unless another model is given."""
+    return dataclasses.replace(settings.make(N, M, critic), model=Mixing() if model is None else model)
 
 
 def make_taskmet(metric: Metric, **parts: Any) -> TaskMet:
-    return make(TaskMet, **{"metric": metric, "metric_optimizer": optax.sgd(LR), "warmup": 0, **parts})
+    return make(DescendingTaskMet(metric=metric, **parts))
+
+
+def make_metric(kind: str = "diagonal", input: str = "none", hidden: tuple[int, ...] = (32, 32), **more: Any) -> Metric:
+    """A metric by the names of its kind and input; normalised, without a floor, unless `more` says otherwise."""
+    conditional = {} if input == "none" else {"hidden": hidden}
+    return METRICS[kind](**{"input": INPUTS[input](**conditional), "normalize": True, "floor": 0.0, **more})
 
 
 def start(method: Method) -> tuple[Learner, Transitions]:
     """A learner at no special point, and steps that its model predicts but for noise."""
     shapes = jax.eval_shape(method.init, jax.random.key(0))
+    critic = shapes.critic
     learner = Learner(
         model=Trained(draw(shapes.model.params, 1, mean=0.5, scale=0.5), shapes.model.opt_state),
-        critic=Trained(draw(shapes.critic.params, 2), shapes.critic.opt_state),
-        target_params=draw(shapes.target_params, 3),
+        critic=critic._replace(params=draw(critic.params, 2), target_params=draw(critic.target_params, 3)),
         metric=Trained(draw(shapes.metric.params, 4, mean=0.5, scale=0.4), shapes.metric.opt_state),
     )
     like = np.zeros((BATCH, N))

@@ -10,12 +10,13 @@ runs anyway; where that needs one more product (`Identity`), an unused residual 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from typing_extensions import override
 
 from mbrl_taskmet.core.settings import setting
 
@@ -88,6 +89,7 @@ class Iterative(Solver):
 class Identity(Solver):
     """u = g: the inverse is approximated by the identity, as both papers do for the critic."""
 
+    @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
         return g, jnp.linalg.norm(g - operator(g)), 0
 
@@ -100,8 +102,9 @@ class CG(Iterative):
     u = 0 and the residual says so (1).
     """
 
+    @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        def step(_: int, carry: tuple[Vector, Vector, Vector]) -> tuple[Vector, Vector, Vector]:
+        def step(_: jax.Array, carry: tuple[Vector, Vector, Vector]) -> tuple[Vector, Vector, Vector]:
             u, r, p = carry
             hp = operator(p)
             curvature, rr = p @ hp, r @ r
@@ -122,6 +125,7 @@ class GaussNewton(CG):
     """
 
     steps: int = _steps(5)
+    _: KW_ONLY
     damping: float = _damping(1e-3)
     curvature: ClassVar[Literal["hessian", "gauss_newton"]] = "gauss_newton"
 
@@ -134,8 +138,9 @@ class NormalCG(Iterative):
     without ever forming products with H² and so loses fewer digits, and which keeps the residual of Hu = g itself.
     """
 
+    @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        def step(_: int, carry: tuple[Vector, Vector, Vector, Vector]) -> tuple[Vector, Vector, Vector, Vector]:
+        def step(_: jax.Array, carry: tuple[Vector, Vector, Vector, Vector]) -> tuple[Vector, Vector, Vector, Vector]:
             u, r, s, p = carry
             hp = operator(p)
             ss = s @ s
@@ -158,8 +163,9 @@ class Minres(Iterative):
 
     steps: int = _steps(5)
 
+    @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        def step(_: int, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        def step(_: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             u, (v_old, v), (w_old, w), (c_old, c), (s_old, s), beta, eta = carry
             # Lanczos: the next orthonormal vector
             hv = operator(v)
@@ -192,6 +198,7 @@ class Dense(Solver):
     For small problems and for tests.
     """
 
+    @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
         matrix = jax.vmap(operator)(jnp.eye(g.size, dtype=g.dtype))
         eigenvalues, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
@@ -211,8 +218,9 @@ class Neumann(Iterative):
 
     step_size: float = setting(0.1, "η of the Neumann series", flag="solver_step_size", above=0)
 
+    @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        def step(_: int, carry: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
+        def step(_: jax.Array, carry: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
             u, r = carry
             return u + self.step_size * r, r - self.step_size * operator(r)
 

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
+from typing_extensions import override
 
 from mbrl_taskmet.core.networks import MLP, UniformMLP, apply
 from mbrl_taskmet.core.settings import ConfigError, choice, setting
@@ -30,12 +32,12 @@ _ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
 """By name, and where each is 1: log(e − 1), 0."""
 
 
-def squared_norm(matrix: jax.Array, error: jax.Array) -> jax.Array:
+def squared_norm(matrix: Float[Array, ...], error: Float[Array, " n"]) -> Float[Array, ""]:
     """‖z‖²_Λ = zᵀΛz of one error (n,) under one metric of any kind, scalar."""
     return error @ matrix @ error if matrix.ndim == 2 else jnp.sum(matrix * error**2)
 
 
-def prediction_loss(matrices: jax.Array, error: jax.Array) -> jax.Array:
+def prediction_loss(matrices: Float[Array, "batch ..."], error: Float[Array, "batch n"]) -> Float[Array, ""]:
     """E‖z‖²_Λ (eq. 3) with one metric per row: (batch, …), (batch, n) → scalar."""
     return jnp.mean(jax.vmap(squared_norm)(matrices, error))
 
@@ -82,19 +84,17 @@ class Metric:
 
     input: Unconditional = choice(INPUTS, "none", "what the metric is conditioned on", flag="metric_input")
     normalize: bool = setting(True, _NORMALIZE, flag="normalize")
-    floor: float = setting(
-        0.5, "f, weight of the identity mixed into the metric", flag="metric_floor", low=0, high=0.99
-    )
+    floor: float = setting(0.5, "f, weight of the identity mixed into the metric", flag="metric_floor", low=0, high=0.99)
 
-    def start(self, size: int) -> jax.Array:
+    def start(self, size: int) -> Float[Array, " entries"]:
         """The numbers (entries,) of which the metric is made, where it is the identity of `size` n."""
         raise NotImplementedError(f"{type(self).__name__} does not say where it starts")
 
-    def semidefinite(self, raw: jax.Array, size: int) -> jax.Array:
+    def semidefinite(self, raw: Float[Array, " entries"], size: int) -> Float[Array, ...]:
         """A(φ), the matrix that numbers (entries,) make."""
         raise NotImplementedError(f"{type(self).__name__} does not say which matrix it is")
 
-    def diagonal(self, matrix: jax.Array, size: int) -> jax.Array:
+    def diagonal(self, matrix: Float[Array, ...], size: int) -> Float[Array, " {size}"]:
         """The diagonal (n,) of one metric."""
         return jnp.broadcast_to(matrix, (size,))
 
@@ -106,7 +106,7 @@ class Metric:
         inputs = jnp.zeros(sum({"observation": size, "action": action_size}[name] for name in self.input.sees))
         return _network(self.input, start).init(key, inputs)
 
-    def raw(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+    def raw(self, params: PyTree, observation: Float[Array, " n"], action: Float[Array, " m"]) -> Float[Array, " entries"]:
         """The numbers (entries,) of which the metric of one observation (n,) and action (m,) is made."""
         if not isinstance(self.input, State):
             return params
@@ -114,7 +114,7 @@ class Metric:
         start = self.start(observation.shape[-1])
         return start + apply(_network(self.input, start), params, jnp.concatenate([seen[name] for name in self.input.sees]))
 
-    def __call__(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+    def __call__(self, params: PyTree, observation: Float[Array, " n"], action: Float[Array, " m"]) -> Float[Array, ...]:
         """Λ_φ(x) for one observation (n,) and action (m,)."""
         size = observation.shape[-1]
         matrix = self.semidefinite(self.raw(params, observation, action), size)
@@ -122,21 +122,31 @@ class Metric:
         matrix = self._normalized(matrix + _LEAST * identity, size)
         return self._normalized(self.floor * identity + (1 - self.floor) * matrix, size)
 
-    def loss(self, params: PyTree, observation: jax.Array, action: jax.Array, error: jax.Array) -> jax.Array:
+    def loss(
+        self,
+        params: PyTree,
+        observation: Float[Array, "batch n"],
+        action: Float[Array, "batch m"],
+        error: Float[Array, "batch n"],
+    ) -> Float[Array, ""]:
         """L_pred = E‖f_θ(x) − y‖²_Λφ(x) (eq. 3): (batch, n), (batch, m), (batch, n) → scalar."""
         return prediction_loss(self.batch(params, observation, action), error)
 
-    def l1(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+    def l1(self, params: PyTree, observation: Float[Array, "batch n"], action: Float[Array, "batch m"]) -> Float[Array, ""]:
         """E Σ_ij |Λ_ij|, the L1 penalty on the metric's output, scalar. A scalar metric counts as the matrix λI."""
         matrices, (batch, size) = self.batch(params, observation, action), observation.shape
         copies = size if matrices.ndim == 1 else 1
         return copies * jnp.sum(jnp.abs(matrices)) / batch
 
-    def batch(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+    def batch(
+        self, params: PyTree, observation: Float[Array, "batch n"], action: Float[Array, "batch m"]
+    ) -> Float[Array, "batch ..."]:
         """Λ of every row: (batch, …)."""
         return jax.vmap(self, in_axes=(None, 0, 0))(params, observation, action)
 
-    def diagonals(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+    def diagonals(
+        self, params: PyTree, observation: Float[Array, "batch n"], action: Float[Array, "batch m"]
+    ) -> Float[Array, "batch n"]:
         """Λ's diagonal of every row: (batch, n)."""
         size = observation.shape[-1]
         return jax.vmap(lambda matrix: self.diagonal(matrix, size))(self.batch(params, observation, action))
@@ -159,10 +169,12 @@ class Weights(Metric):
         "softplus", "what makes the weights of a scalar or diagonal metric positive", flag="metric_activation"
     )
 
-    def start(self, size: int) -> jax.Array:
+    @override
+    def start(self, size: int) -> Float[Array, " entries"]:
         return jnp.full(size, _ACTIVATIONS[self.activation][1])
 
-    def semidefinite(self, raw: jax.Array, size: int) -> jax.Array:
+    @override
+    def semidefinite(self, raw: Float[Array, " entries"], size: int) -> Float[Array, ...]:
         if self.normalize and self.activation == "exp":
             raw = raw - jax.lax.stop_gradient(jnp.max(raw))  # a common factor, which cancels: without it exp overflows
         return _ACTIVATIONS[self.activation][0](raw)
@@ -179,10 +191,12 @@ class Scalar(Weights):
         if self.normalize:
             raise ConfigError("--metric scalar is 1 for ever under --normalize; add --no-normalize")
 
-    def start(self, size: int) -> jax.Array:
+    @override
+    def start(self, size: int) -> Float[Array, " entries"]:
         return super().start(1)
 
-    def semidefinite(self, raw: jax.Array, size: int) -> jax.Array:
+    @override
+    def semidefinite(self, raw: Float[Array, " entries"], size: int) -> Float[Array, ...]:
         return super().semidefinite(raw, size)[0]
 
 
@@ -201,12 +215,14 @@ class Diagonal(Weights):
         if self.origin == "published" and self.activation == "exp":
             raise ConfigError("--metric-start published is a softplus's; give --metric-activation softplus or leave it out")
 
+    @override
     def init(self, key: jax.Array, size: int, action_size: int) -> PyTree:
         if self.origin == "published" and not isinstance(self.input, State):
             return jnp.ones((size, size + action_size))
         return super().init(key, size, action_size)
 
-    def raw(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+    @override
+    def raw(self, params: PyTree, observation: Float[Array, " n"], action: Float[Array, " m"]) -> Float[Array, " entries"]:
         numbers = super().raw(params, observation, action)
         return numbers.sum(axis=-1) if numbers.ndim == 2 else numbers
 
@@ -217,15 +233,18 @@ class Full(Metric):
 
     origin: Origin = setting("identity", _ORIGIN, flag="metric_start")
 
-    def start(self, size: int) -> jax.Array:
+    @override
+    def start(self, size: int) -> Float[Array, " entries"]:
         rows, columns = jnp.tril_indices(size)
         return jnp.where((rows == columns) | (self.origin == "published"), 1.0, 0.0)
 
-    def semidefinite(self, raw: jax.Array, size: int) -> jax.Array:
+    @override
+    def semidefinite(self, raw: Float[Array, " entries"], size: int) -> Float[Array, ...]:
         factor = jnp.zeros((size, size), raw.dtype).at[jnp.tril_indices(size)].set(raw)
         return factor @ factor.T
 
-    def diagonal(self, matrix: jax.Array, size: int) -> jax.Array:
+    @override
+    def diagonal(self, matrix: Float[Array, ...], size: int) -> Float[Array, " {size}"]:
         return jnp.diagonal(matrix)
 
 
@@ -255,7 +274,7 @@ class FactorMetric:
         """Parameters φ: c = 0, and a small random L, for at L = 0 its gradient vanishes. `key` is consumed."""
         return {"factor": self._network.init(key, jnp.zeros(self.input_size)), "log_identity": jnp.zeros(())}
 
-    def __call__(self, params: PyTree, features: jax.Array) -> jax.Array:
+    def __call__(self, params: PyTree, features: Float[Array, " features"]) -> Float[Array, "n n"]:
         """Λ_φ(x) for the features (input_size,) of one row."""
         factor = apply(self._network, params["factor"], features).reshape(self.size, self.size)
         return factor @ factor.T + jnp.exp(params["log_identity"]) * jnp.eye(self.size, dtype=factor.dtype)

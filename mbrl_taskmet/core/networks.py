@@ -24,6 +24,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """The outputs for inputs (..., inputs)."""
         for width in self.hidden:
             x = nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5), param_dtype=x.dtype)(x)
             x = nn.relu(nn.LayerNorm(param_dtype=x.dtype)(x) if self.layer_norm else x)
@@ -43,6 +44,7 @@ class UniformMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """The outputs for inputs (..., inputs)."""
         for width in self.hidden:
             x = nn.relu(self._dense(width, x))
         return self._dense(self.outputs, x)

@@ -28,18 +28,21 @@ def step(optimizer: optax.GradientTransformation, trained: Trained, gradient: Py
 
 
 def critic_optimizer(learning_rate: float, sparsity: float) -> optax.GradientTransformation:
-    """Adam; where `sparsity` λ is not 0, each step is followed by one of `sparse` on the rows of each head's first kernel, one
-    for each input.
+    """Adam, which keeps noise out of a critic's inputs.
+
+    Where `sparsity` λ is not 0, each step is followed by one of `sparse` on the rows of each head's first kernel, one for each
+    input.
     """
     adam = optax.adam(learning_rate)
     return optax.chain(adam, sparse(learning_rate * sparsity, {"Dense_0": -1})) if sparsity else adam
 
 
 def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_layers: int) -> optax.GradientTransformation:
-    """Adam or `first_adam`; where `sparsity` λ is not 0, each step is followed by one of `sparse` on the dynamics network: on
-    the rows of its first kernel, one for each input, and the columns of its last, one for each output.
+    """Adam or `first_adam`, which keeps noise out of both ends of the dynamics network.
 
-    An output that cannot be predicted then sends no noise back into the hidden layers, whose gradients it would dominate.
+    Where `sparsity` λ is not 0, each step is followed by one of `sparse`: on the rows of the network's first kernel, one for
+    each input, and the columns of its last, one for each output. An output that cannot be predicted then sends no noise back
+    into the hidden layers, whose gradients it would dominate.
     """
     adam = {"adam": optax.adam, "first_adam": first_adam}[name](learning_rate)
     layers = {"Dense_0": -1, f"Dense_{hidden_layers}": -2}
@@ -47,8 +50,9 @@ def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_lay
 
 
 def sparse(rate: float, layers: dict[str, int], network: str = "params") -> optax.GradientTransformation:
-    """Bring all weights of one input, or of one output, closer to 0, the less the larger they are. For every group w of a
-    kernel, of root mean square s:
+    """Bring all weights of one input, or of one output, closer to 0, the less the larger they are.
+
+    For every group w of a kernel, of root mean square s:
 
         w ← w·max(0, 1 − rate·max(0, 1 − s/κ)/s),        κ = `FREE_SHARE` · the largest s of the kernel
 
@@ -58,8 +62,10 @@ def sparse(rate: float, layers: dict[str, int], network: str = "params") -> opta
     κ follows the kernel, for what is small in a network is so only beside the rest of it: a step that took as much from large
     groups would drain one end of a network, and the other would grow to make up for it.
 
-    layers: the axis along a group, for every layer that has them, by flax's names.
-    network: the part of the parameters that the layers are in.
+    Args:
+        rate: how far a small group moves.
+        layers: the axis along a group, for every layer that has them, by flax's names.
+        network: the part of the parameters that the layers are in.
     """
 
     def shrunk(path: Any, step: jax.Array, weights: jax.Array) -> jax.Array:

@@ -46,7 +46,8 @@ def setting(
         default: what it is where neither the user nor a preset gives it.
         help: what `--help` says.
         flag: its name in flags and files; the field's own by default.
-        low, high: the least and the largest it may be, also of every number in a tuple.
+        low: the least it may be, also every number of a tuple.
+        high: the largest it may be.
         above: it has to be finite and larger.
         before: what runs did that were saved before the field existed, if that is not the default.
     """
@@ -60,6 +61,7 @@ def choice(variants: Mapping[str, type], default: str, help: str, *, flag: str |
     Args:
         variants: the records by the names that choose them. May grow: an entry is all that a new one needs.
         default: the name of the default.
+        help: what `--help` says.
         flag: name of the choice in flags and files; the field's own by default.
         prefix: what the names of the records' fields begin with, where several choices share the records.
     """
@@ -205,9 +207,7 @@ def before(record: type) -> dict[str, Any]:
     return {name: value for name, value in declared.items() if value is not dataclasses.MISSING}
 
 
-def _fields(
-    record: type, prefix: str, where: tuple[tuple[str, str], ...]
-) -> Iterator[tuple[dataclasses.Field, Option | None]]:
+def _fields(record: type, prefix: str, where: tuple[tuple[str, str], ...]) -> Iterator[tuple[dataclasses.Field, Option | None]]:
     """The fields of a record that are settings, as options; None for a group."""
     hints = get_type_hints(record)
     for field in dataclasses.fields(record):

@@ -23,7 +23,8 @@ class EnvironmentSettings:
     """Which environment, and what disturbs its observations."""
 
     name: str = setting("CartPole-v1", "registered gymnax environment, or module:Class of your own", flag="env")
-    distractors: int = setting(0, "noise dimensions in every observation", low=0)
+    distractors: int = setting(0, "distracting dimensions in every observation", low=0)
+    disturbance: str = setting("noise", "what the distracting dimensions are")
 
 
 class Step(NamedTuple):
@@ -63,6 +64,7 @@ class Environment:
 
     @property
     def observation_size(self) -> int:
+        """n, the length of an observation."""
         return len(self.state_names)
 
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from mbrl_taskmet.core.networks import MLP, apply
 from mbrl_taskmet.core.optimizers import model_optimizer
@@ -29,7 +30,6 @@ class ModelSettings:
         0.1, "how fast what joins the dynamics network to an input or output goes to 0, where it is small, in learning rates "
         "per update", flag="model_sparsity", low=0, before=0.0,
     )  # fmt: skip
-
 
     def make(self, observation_size: int, action_size: int) -> Model:
         """The model of these settings, for observations (n,) and action vectors (m,)."""
@@ -69,10 +69,14 @@ class Model:
         inputs = jnp.zeros(self._inputs)
         return ModelParams(self._dynamics.init(dynamics_key, inputs), self._reward.init(reward_key, inputs))
 
-    def next_observation(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+    def next_observation(
+        self, params: PyTree, observation: Float[Array, "*batch n"], action: Float[Array, "*batch m"]
+    ) -> Float[Array, "*batch n"]:
         """ŝ' of shape (..., n), from the parameters `ModelParams.dynamics`."""
         return apply(self._dynamics, params, jnp.concatenate([observation, action], axis=-1))
 
-    def reward(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+    def reward(
+        self, params: PyTree, observation: Float[Array, "*batch n"], action: Float[Array, "*batch m"]
+    ) -> Float[Array, "*batch"]:
         """r̂ of shape (...), from the parameters `ModelParams.reward`."""
         return apply(self._reward, params, jnp.concatenate([observation, action], axis=-1))[..., 0]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 LEAST_DEVIATION = 1e-3
 
@@ -21,12 +22,12 @@ class Moments(NamedTuple):
     variance: jax.Array  # (n,)
 
 
-def prior(observation: jax.Array) -> Moments:
+def prior(observation: Float[Array, " n"]) -> Moments:
     """The moments before any observation; `observation` (n,) gives the shape."""
     return Moments(jnp.ones((), observation.dtype), jnp.zeros_like(observation), jnp.ones_like(observation))
 
 
-def include(moments: Moments, observation: jax.Array) -> Moments:
+def include(moments: Moments, observation: Float[Array, " n"]) -> Moments:
     """The moments with one more observation (n,), by Welford's recurrence."""
     weight = moments.weight + 1
     difference = observation - moments.mean
@@ -34,11 +35,11 @@ def include(moments: Moments, observation: jax.Array) -> Moments:
     return Moments(weight, mean, moments.variance + (difference * (observation - mean) - moments.variance) / weight)
 
 
-def deviation(moments: Moments) -> jax.Array:
+def deviation(moments: Moments) -> Float[Array, " n"]:
     """The standard deviation (n,), at least `LEAST_DEVIATION`, so that a constant dimension stays finite."""
     return jnp.maximum(jnp.sqrt(moments.variance), LEAST_DEVIATION)
 
 
-def normalize(moments: Moments, observation: jax.Array) -> jax.Array:
+def normalize(moments: Moments, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     """(observation − mean) / deviation, (..., n)."""
     return (observation - moments.mean) / deviation(moments)

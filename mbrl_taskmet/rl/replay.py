@@ -93,6 +93,12 @@ def add(
     """Write environment step number `step` (from 0), in place where the buffer is donated.
 
     Args:
+        replay: the buffer.
+        step: the step's number.
+        action: (m,).
+        reward: ().
+        terminated: (), whether the environment ended the episode.
+        truncated: (), whether a time limit cut it.
         next_observation: (n,), the observation before any reset.
         following: (n,), the observation the next step starts from; equal to `next_observation` beyond `state_size`.
     """

@@ -21,9 +21,10 @@ class Settings:
 
     environment: EnvironmentSettings = group(EnvironmentSettings)
     preset: Literal["default", "paper", "paper-code"] = setting(
-        "default", "default: what learns best for its cost; paper: the published setting; paper-code: with the accidents of the "
-        "authors' code as well",
-    )  # fmt: skip
+        "default",
+        "default: what learns best for its cost; paper: the published setting; "
+        "paper-code: with the accidents of the authors' code as well",
+    )
     method: MethodSettings = choice(METHODS, "taskmet", "way of learning the model")
     critic: CriticSettings = choice(CRITICS, "soft_q", "what values actions; chosen by the action space unless it is given")
     steps: int = setting(100_000, "environment steps of each seed", low=1)

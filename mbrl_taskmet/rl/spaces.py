@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,15 @@ class Discrete:
         """m, the length of an action's vector."""
         return self.n
 
-    def sample(self, key: jax.Array) -> jax.Array:
+    def sample(self, key: jax.Array) -> Int[Array, ""]:
         """An action, uniform. `key` is consumed."""
         return jax.random.randint(key, (), 0, self.n)
 
-    def encode(self, action: jax.Array) -> jax.Array:
+    def encode(self, action: Int[Array, "*batch"]) -> Float[Array, "*batch n"]:
         """The action () as a vector (m,)."""
         return jax.nn.one_hot(action, self.n)
 
-    def decode(self, vector: jax.Array) -> jax.Array:
+    def decode(self, vector: Float[Array, "*batch n"]) -> Int[Array, "*batch"]:
         """The inverse of `encode`."""
         return jnp.argmax(vector, axis=-1)
 
@@ -53,16 +54,16 @@ class Box:
         """m, the length of an action."""
         return len(self.low)
 
-    def sample(self, key: jax.Array) -> jax.Array:
+    def sample(self, key: jax.Array) -> Float[Array, " m"]:
         """An action, uniform. `key` is consumed."""
         return self.decode(jax.random.uniform(key, (self.size,), minval=-1.0, maxval=1.0))
 
-    def encode(self, action: jax.Array) -> jax.Array:
+    def encode(self, action: Float[Array, "*batch m"]) -> Float[Array, "*batch m"]:
         """An action (..., m) in [−1, 1]."""
         low, high = self._bounds(action)
         return 2 * (action - low) / (high - low) - 1
 
-    def decode(self, vector: jax.Array) -> jax.Array:
+    def decode(self, vector: Float[Array, "*batch m"]) -> Float[Array, "*batch m"]:
         """The inverse of `encode`."""
         low, high = self._bounds(vector)
         return low + (vector + 1) * (high - low) / 2

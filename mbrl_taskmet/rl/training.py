@@ -107,9 +107,7 @@ class Trainer:
         devices: what the seeds are spread over; all of JAX's by default.
     """
 
-    def __init__(
-        self, env: Environment, method: Method, settings: Settings, devices: Sequence[jax.Device] | None = None
-    ):
+    def __init__(self, env: Environment, method: Method, settings: Settings, devices: Sequence[jax.Device] | None = None):
         self.env, self.method, self.settings = env, method, settings
         self.axis = axis = RunAxis(settings.seeds, devices)
         self._init = jax.jit(axis.sharded(self._init_seeds), compiler_options=axis.compiler_options(0))

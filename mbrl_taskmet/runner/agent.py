@@ -6,6 +6,7 @@ import dataclasses
 import statistics as standard
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,8 +75,8 @@ def run(
     make_directory(directory)
     say(f"{directory}: {settings.names['method']} on {env.name}, {settings.seeds} seed(s), {settings.steps} steps, "
         f"needs about {gigabytes(required)}")  # fmt: skip
-    write_json(directory / "config.json", to_json(settings.names))
-    done = drive(_Job(trainer), directory, go_on, checkpoint_share)
+    begin_record = partial(write_json, directory / "config.json", to_json(settings.names))
+    done = drive(_Job(trainer), directory, go_on, checkpoint_share, begin_record)
     summary = summarize(settings, done.rows, done.compile_seconds)
     write_json(directory / "summary.json", summary)
     title = f"{settings.names['method']} on {env.name}"

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -31,18 +31,17 @@ Arrays = dict[str, np.ndarray]
 _CHECKSUM = "crc32"
 
 
+@runtime_checkable
 class Trainer(Protocol):
-    """What makes the carry of a job, which is all that a checkpoint holds.
-
-    Attributes:
-        axis: the runs of the carry, over devices.
-        x64: whether it computes in float64.
-    """
+    """What makes the carry of a job, which is all that a checkpoint holds."""
 
     @property
-    def axis(self) -> RunAxis: ...
+    def axis(self) -> RunAxis:
+        """The runs of the carry, over devices."""
+
     @property
-    def x64(self) -> bool: ...
+    def x64(self) -> bool:
+        """Whether it computes in float64."""
 
     def init(self) -> Any:
         """A carry at the start, on its devices."""
@@ -172,6 +171,7 @@ class Checkpoints:
             step, saved = self._state.restore(self._to_host(like), trainer.upgrade)
             placed = trainer.axis.to_devices(saved)
             state = jax.tree.map(lambda x, old: jax.random.wrap_key_data(x) if _is_key(old) else x, placed, like)
+            self._saved_steps = [saved for saved in self._saved_steps if saved <= step]
             return step, trainer.join(state, self._fill(ring, step) if ring and with_ring else ring, step)
 
     def _save_rows(self, step: int, ring: Ring) -> None:

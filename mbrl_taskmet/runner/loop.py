@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from mbrl_taskmet.runner.checkpoint import Checkpoints, Trainer
 from mbrl_taskmet.runner.records import Recorder, Row
@@ -31,24 +31,25 @@ class Chunk(NamedTuple):
     news: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Job(Protocol):
-    """What `drive` trains.
-
-    Attributes:
-        trainer: makes, splits and joins the carry that checkpoints hold.
-        total: the last step.
-        unit: what a step is, in one word.
-        label: what the progress bar calls the job.
-    """
+    """What `drive` trains."""
 
     @property
-    def trainer(self) -> Trainer: ...
+    def trainer(self) -> Trainer:
+        """What makes, splits and joins the carry that checkpoints hold."""
+
     @property
-    def total(self) -> int: ...
+    def total(self) -> int:
+        """The last step."""
+
     @property
-    def unit(self) -> str: ...
+    def unit(self) -> str:
+        """What a step is, in one word."""
+
     @property
-    def label(self) -> str: ...
+    def label(self) -> str | None:
+        """What the progress bar calls the job."""
 
     def prepare(self) -> None:
         """Compile ahead of the first chunk."""
@@ -71,7 +72,9 @@ class Driven(NamedTuple):
     compile_seconds: float | None
 
 
-def drive(job: Job, directory: Path, go_on: str, share: float = 0.03) -> Driven:
+def drive(
+    job: Job, directory: Path, go_on: str, share: float = 0.03, begin_record: Callable[[], None] = lambda: None
+) -> Driven:
     """Train a job to its end, from its last checkpoint in `directory` if there is one.
 
     Args:
@@ -79,6 +82,7 @@ def drive(job: Job, directory: Path, go_on: str, share: float = 0.03) -> Driven:
         directory: where its record and its checkpoints are; there.
         go_on: what a user does to go on with a run that was stopped.
         share: the largest part of the time that checkpoints take.
+        begin_record: called when the start is known, a damaged checkpoint refused, and nothing written yet.
 
     Raises:
         Stopped: a signal asked for it; record and checkpoint are written.
@@ -89,6 +93,7 @@ def drive(job: Job, directory: Path, go_on: str, share: float = 0.03) -> Driven:
     checkpoints = Checkpoints(directory / "checkpoints", job.trainer, share)
     resumed = checkpoints.latest is not None
     step, carry = checkpoints.restore() if resumed else (0, job.trainer.init())
+    begin_record()
     checkpoints.save(step, carry)
     recorder = Recorder(directory, resume_at=step if resumed else None)
     begin, seconds = time.monotonic(), None

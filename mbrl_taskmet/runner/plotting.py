@@ -1,8 +1,4 @@
-"""Pictures of one run, and of several side by side.
-
-`python -m mbrl_taskmet.runner.plotting DIR…` draws the runs in the given directories, those of equal settings as one group: return,
-model error and learned metric, mean ± standard error over seeds, to `comparison.png` and `comparison.svg`.
-"""
+"""Pictures of one run, and of several side by side."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbrl_taskmet.core.linear_solve import CG, SOLVERS, Minres, NormalCG, Solution, Solver
+from mbrl_taskmet.core.linear_solve import CG, SOLVERS, Iterative, Minres, NormalCG, Solution, Solver
 
 pytestmark = pytest.mark.usefixtures("x64")
 SIZE = 6
@@ -34,7 +34,8 @@ def problems(draw: st.DrawFn, definite: bool = False) -> Problem:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def solve(kind: type[Solver], steps: int, h: jax.Array, g: jax.Array, damping: float = 0.0) -> Solution:
-    return kind(steps, damping)(lambda v: h @ v, g)
+    iterations = {"steps": steps} if issubclass(kind, Iterative) else {}
+    return kind(**iterations, damping=damping)(lambda v: h @ v, g)
 
 
 def residual(kind: type[Solver], steps: int, problem: Problem) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import cache
 
@@ -13,32 +14,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
-from mbrl_taskmet.config import INPUTS, KINDS, Input, Kind
-from mbrl_taskmet.core.metric import Metric
+from mbrl_taskmet.core.metric import INPUTS, METRICS
+from tests.small_problem import make_metric
 
 N, M, BATCH = 3, 2, 8
 
 Draw = tuple[int, float]  # a seed, and how far from 0 the parameters are
 draws = st.tuples(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 1.0, 5.0, 50.0]))
 floors = st.sampled_from([0.0, 0.01, 0.1, 0.5, 0.9])
-all_metrics = pytest.mark.parametrize(("kind", "input"), [(kind, input) for kind in KINDS for input in INPUTS])
+all_metrics = pytest.mark.parametrize(("kind", "input"), [(kind, input) for kind in METRICS for input in INPUTS])
 
 
 @cache
-def compiled(kind: Kind, input: Input, normalize: bool) -> tuple[int, Callable[..., jax.Array]]:
+def compiled(kind: str, input: str, normalize: bool) -> tuple[int, Callable[..., jax.Array]]:
     """(parameters' size, function from flat parameters, inputs and floor to (batch, n, n))."""
-    flat, unravel = ravel_pytree(Metric(N, M, kind, input, hidden=(4,)).init(jax.random.key(0)))
+    start = make_metric(kind, input, (4,), normalize=normalize)
+    flat, unravel = ravel_pytree(start.init(jax.random.key(0), N, M))
 
     @jax.jit
     def matrices(flat: jax.Array, observation: jax.Array, action: jax.Array, floor: jax.Array) -> jax.Array:
-        metric = Metric(N, M, kind, input, normalize, floor, hidden=(4,))  # type: ignore[arg-type]
+        metric = dataclasses.replace(start, floor=floor)  # type: ignore[arg-type]
         values = metric.batch(unravel(flat), observation, action)
         return values if kind == "full" else values.reshape(BATCH, -1, 1) * jnp.eye(N)
 
     return flat.size, matrices
 
 
-def matrices(kind: Kind, input: Input, draw: Draw, normalize: bool, floor: float = 0.0) -> np.ndarray:
+def matrices(kind: str, input: str, draw: Draw, normalize: bool, floor: float = 0.0) -> np.ndarray:
     """Λ of a batch, at parameters and inputs drawn at random."""
     seed, scale = draw
     normal = np.random.default_rng(seed).normal
@@ -49,7 +51,7 @@ def matrices(kind: Kind, input: Input, draw: Draw, normalize: bool, floor: float
 
 @all_metrics
 @given(draw=draws)
-def test_is_symmetric_and_positive_semidefinite(kind: Kind, input: Input, draw: Draw) -> None:
+def test_is_symmetric_and_positive_semidefinite(kind: str, input: str, draw: Draw) -> None:
     values = matrices(kind, input, draw, normalize=False)
     eigenvalues = np.linalg.eigvalsh(values)
     np.testing.assert_array_equal(values, np.swapaxes(values, 1, 2))
@@ -58,7 +60,7 @@ def test_is_symmetric_and_positive_semidefinite(kind: Kind, input: Input, draw: 
 
 @all_metrics
 @given(draw=draws, floor=floors)
-def test_a_normalised_diagonal_has_the_identitys_norm(kind: Kind, input: Input, draw: Draw, floor: float) -> None:
+def test_a_normalised_diagonal_has_the_identitys_norm(kind: str, input: str, draw: Draw, floor: float) -> None:
     values = matrices(kind, input, draw, True, floor)
     norms = np.linalg.norm(np.diagonal(values, axis1=1, axis2=2), axis=1)
     np.testing.assert_allclose(norms, N**0.5, rtol=1e-5)  # float32
@@ -66,7 +68,7 @@ def test_a_normalised_diagonal_has_the_identitys_norm(kind: Kind, input: Input, 
 
 @all_metrics
 @given(draw=draws, normalize=st.booleans(), floor=floors)
-def test_no_direction_falls_below_the_floor(kind: Kind, input: Input, draw: Draw, normalize: bool, floor: float) -> None:
+def test_no_direction_falls_below_the_floor(kind: str, input: str, draw: Draw, normalize: bool, floor: float) -> None:
     values = matrices(kind, input, draw, normalize, floor)
     assert np.all(np.isfinite(values))
     eigenvalues = np.linalg.eigvalsh(values)

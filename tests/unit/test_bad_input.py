@@ -14,15 +14,14 @@ from typing import Any
 import jax
 import pytest
 
-from agents.command import main
-from agents.options import parse
-from agents.rundir import new_run
-from mbrl_taskmet.rl.environment import UnsupportedEnvironment
+from agents.command import main, parse
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
-from mbrl_taskmet.runner.checkpoint import Checkpoints
+from mbrl_taskmet.rl.environment import UnsupportedEnvironment
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.training import Trainer
+from mbrl_taskmet.runner.checkpoint import Checkpoints
+from mbrl_taskmet.runner.rundir import to_json
 
 CARTPOLE = "CartPole-v1"
 TINY = ["--method", "mle", "--steps", "200", "--eval-every", "100", "--random-steps", "64", "--batch-size", "32"]
@@ -62,7 +61,7 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--seeds 0", "--seeds is 0; give 1 or more"),
     ("--seed 10000000000", "--seed is 10000000000"),
     ("--distractors -1", "--distractors is -1; give 0 or more"),
-    ("--solver-steps -1", "--solver-steps is -1; give 0 or more"),
+    ("--solver-steps -1", "--solver-steps is -1; give 1 or more"),
     ("--checkpoint-share 0", "--checkpoint-share is 0.0; give a number above 0 and up to 1"),
     ("--metric-lr nan", "--metric-lr is nan; give a finite number above 0"),
     ("--method taskmett", "--method 'taskmett' is unknown; did you mean 'taskmet'?"),
@@ -75,8 +74,8 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--distractors", "argument --distractors: expected one argument; see --help"),
     ("--batch-size 512 --steps 300 --eval-every 100", "--batch-size 512 is more than --steps 300; give more steps"),
     ("--batch-size 512 --random-steps 100", "--batch-size 512 is more than the --random-steps 100"),
-    ("--method mle --metric full", "--metric full does nothing for the method mle; leave it out, or use --method taskmet"),
-    ("--method omd --l1 0.1", "--l1 0.1 does nothing for the method omd; leave it out"),
+    ("--method mle --metric full", "--metric full does nothing for --method mle; leave it out, or use --method taskmet"),
+    ("--method omd --l1 0.1", "--l1 0.1 does nothing for --method omd; leave it out"),
     ("--metric scalar --normalize", "--metric scalar is 1 for ever under --normalize; add --no-normalize"),
     (f"--name {'n' * 300}", "give another --name"),
 ]  # fmt: skip
@@ -111,7 +110,6 @@ def test_a_name_that_is_taken_is_refused(refused: Refused, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("environment", "messages"),
     [
-        ("Pendulum-v1", ["Pendulum-v1 has continuous actions", "use a soft actor-critic agent"]),
         ("Breakout-MinAtar", ["Breakout-MinAtar observes an array of shape (10, 10, 4)", "use an agent with a convolutional"]),
         ("FrozenLake-misc", ["FrozenLake-misc observes a Discrete", "needs a vector"]),
         ("CartPole-v2", ["unknown environment 'CartPole-v2'", "is 'CartPole-v1'"]),
@@ -130,12 +128,12 @@ def a_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Trai
     """A run's directory with checkpoints at steps 0 and 100, which hold the start of the run, and what restores it."""
     sizes = ["--steps", "200", "--eval-every", "100", "--random-steps", "64", "--batch-size", "32", "--distractors", "2"]
     place = ["--logdir", str(tmp_path_factory.mktemp("runs")), "--name", "run"]
-    run = new_run(parse(CARTPOLE, ["--method", "mle", *sizes, *place]))
-    directory = run.directory
+    request = parse(CARTPOLE, ["--method", "mle", *sizes, *place])
+    directory, settings = request.directory, request.config.resolve()
     directory.mkdir()
-    (directory / "config.json").write_text(json.dumps(run.to_json()))
+    (directory / "config.json").write_text(json.dumps(to_json(settings.names)))
     env = Distractors(GymnaxEnvironment(CARTPOLE), 2)
-    trainer = Trainer(env, make_method(env, run.config), run.config)
+    trainer = Trainer(env, make_method(env, settings), settings)
     checkpoints, carry = Checkpoints(directory / "checkpoints", trainer), trainer.init()
     checkpoints.save(0, carry)
     checkpoints.save(100, carry)
@@ -151,8 +149,8 @@ def directory(a_run: tuple[Path, Trainer], tmp_path: Path) -> Path:
 def _edit(directory: Path, **changes: Any) -> None:
     path = directory / "config.json"
     settings = json.loads(path.read_text())
-    config = settings["config"] | changes.pop("config", {})
-    path.write_text(json.dumps(settings | changes | {"config": config}))
+    names = settings["settings"] | changes.pop("settings", {})
+    path.write_text(json.dumps(settings | changes | {"settings": names}))
 
 
 def test_the_run_that_these_tests_damage_can_be_restored(directory: Path, a_run: tuple[Path, Trainer]) -> None:
@@ -197,17 +195,17 @@ def test_resuming_with_a_damaged_configuration_is_refused(refused: Refused, dire
 
 
 def test_resuming_a_run_of_newer_code_is_refused(refused: Refused, directory: Path) -> None:
-    _edit(directory, format=2)
-    assert "is of format 2, from newer code than this; update to resume it" in refused(resume=directory)
-    _edit(directory, format=1, config={"attention": True})
+    _edit(directory, format=3)
+    assert "is of format 3, from newer code than this; update to resume it" in refused(resume=directory)
+    _edit(directory, format=2, settings={"attention": True})
     assert "'attention', which this version does not know; use the version that wrote it" in refused(resume=directory)
 
 
-@pytest.mark.parametrize(("config", "place"), [({"q_hidden": 16}, "critic"), ({"normalize_observations": False}, "moments")])
+@pytest.mark.parametrize(("names", "place"), [({"q_hidden": 16}, "critic"), ({"normalize_observations": False}, "moments")])
 def test_resuming_with_a_configuration_that_does_not_fit_the_checkpoint_is_refused(
-    refused: Refused, directory: Path, config: dict[str, Any], place: str
+    refused: Refused, directory: Path, names: dict[str, Any], place: str
 ) -> None:
-    _edit(directory, config=config)
+    _edit(directory, settings=names)
     assert f"does not fit its configuration at .learner.{place}" in refused(resume=directory)
 
 

@@ -17,11 +17,12 @@ import qpax
 
 from decision_tasks import budget_relaxations
 from decision_tasks.base import Data, Task, decided_value, relaxed_value, standardize
-from decision_tasks.budget import Budget, expected_clicks, generate_rates, greedy, subset_values, subsets
+from decision_tasks.budget import Budget, expected_clicks, greedy, subset_values, subsets
 from decision_tasks.budget_relaxations import projected_gradient, soft_greedy
 from decision_tasks.cubic import Cubic, hard_top_k, soft_top_k
 from decision_tasks.portfolio import FEATURES, Portfolio, instances, risk_matrix
 from decision_tasks.prices import sp500_prices
+from decision_tasks.rates import generate_rates
 from decision_tasks.simplex_qp import simplex_qp
 
 PyTree = Any
@@ -215,10 +216,10 @@ def test_the_published_risk_is_made_on_several_devices_at_once() -> None:
     code = """if True:
         import jax
         jax.config.update("jax_num_cpu_devices", 3)
-        from decision_tasks.methods import MSE
-        from decision_tasks.portfolio import Portfolio
-        from decision_tasks.training import Sizes, Trainer
-        jax.block_until_ready(Trainer(Portfolio(risk="published"), MSE(), Sizes(3, 1)).fixed)
+        from decision_tasks import MSE, CellSettings, Portfolio
+        from decision_tasks.training import CellTrainer
+        cell = CellSettings(task=Portfolio(risk="published"), objective=MSE(), datasets=3, seeds=1)
+        jax.block_until_ready(CellTrainer(cell).fixed)
     """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=180)  # jaxlib 0.10.2 stood still in a batched Cholesky
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.rl.environment import Environment, State, Step, UnsupportedEnvironment
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
+from mbrl_taskmet.rl.environment import Environment, State, Step, UnsupportedEnvironment
+from mbrl_taskmet.rl.spaces import Discrete
 
 NOISE = 8
 
@@ -19,7 +20,7 @@ NOISE = 8
 class Countdown(Environment):
     """Counts down from 3; the time limit cuts it at 0 if the last action was 0, and it ends by itself if that was 1."""
 
-    name, state_names, num_actions, max_episode_steps = "countdown", ("left",), 2, 3
+    name, state_names, action_space, max_episode_steps = "countdown", ("left",), Discrete(2), 3
 
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         return jnp.int32(3), jnp.full(1, 3.0)
@@ -72,7 +73,7 @@ def test_an_environment_without_reset_or_transition_says_which_is_missing() -> N
 
 def test_distractors_come_after_the_state_and_leave_it_alone(cartpole: GymnaxEnvironment, noisy: tuple[Any, Step]) -> None:
     env = Distractors(cartpole, NOISE)
-    assert (env.observation_size, env.state_names, env.num_actions) == (4 + NOISE, cartpole.state_names, 2)
+    assert (env.observation_size, env.state_names, env.action_space) == (4 + NOISE, cartpole.state_names, Discrete(2))
     assert env.max_episode_steps == cartpole.max_episode_steps == 500
     first, steps = noisy
     before = jnp.concatenate([first[None], steps.observation[:-1]])

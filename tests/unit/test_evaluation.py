@@ -11,12 +11,13 @@ import pytest
 
 from mbrl_taskmet.rl.environment import Environment, State
 from mbrl_taskmet.rl.evaluation import evaluate
+from mbrl_taskmet.rl.spaces import Discrete
 
 
 class Ladder(Environment):
     """Starts at 1 or 2 and climbs one rung a step; rung k pays k; the episode ends by itself, or is cut, at `top`."""
 
-    name, state_names, num_actions = "ladder", ("rung",), 2
+    name, state_names, action_space = "ladder", ("rung",), Discrete(2)
 
     def __init__(self, top: int = 4, limit: int = 100, cut: bool = False):
         self.top, self.max_episode_steps, self.cut = top, limit, cut

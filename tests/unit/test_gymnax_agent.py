@@ -13,24 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agents.command import main
-from agents.options import parse
-from agents.rundir import new_run
-from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
+from agents.command import main, parse
 from envs.film import DRAWINGS, drawing, episode, write_film
 from envs.make import make_environment
-from mbrl_taskmet.config import Config, ConfigError
+from mbrl_taskmet import Box, Config, ConfigError, Discrete
+from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
 from mbrl_taskmet.rl.training import train
 
 RUNS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Catch-bsuite", "DeepSea-bsuite", "MemoryChain-bsuite",
         "UmbrellaChain-bsuite", "DiscountingChain-bsuite", "SimpleBandit-bsuite", "FourRooms-misc", "MetaMaze-misc",
-        "BernoulliBandit-misc", "GaussianBandit-misc")  # fmt: skip
+        "BernoulliBandit-misc", "GaussianBandit-misc", "Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc",
+        "Reacher-misc", "Swimmer-misc")  # fmt: skip
+CONTINUOUS = RUNS[-5:]
 REFUSED = {
-    "Pendulum-v1": "has continuous actions",
-    "MountainCarContinuous-v0": "has continuous actions",
-    "PointRobot-misc": "has continuous actions",
-    "Reacher-misc": "has continuous actions",
-    "Swimmer-misc": "has continuous actions",
     "Asterix-MinAtar": "observes an array of shape (10, 10, 4)",
     "Breakout-MinAtar": "observes an array of shape (10, 10, 4)",
     "Freeway-MinAtar": "observes an array of shape (10, 10, 7)",
@@ -49,14 +44,18 @@ def test_every_registered_environment_is_run_or_refused() -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_it_keeps_the_contract_of_an_environment(name: str) -> None:
     env = make_environment(name, distractors=1)
-    observations = episode(env, lambda key, observation: jax.random.randint(key, (), 0, env.num_actions), jax.random.key(0))
+    observations = episode(env, lambda key, observation: env.action_space.sample(key), jax.random.key(0))
     assert observations.shape[1] == len(env.state_names) == env.observation_size - 1
     assert 2 <= len(observations) <= env.max_episode_steps + 1
     assert np.all(np.isfinite(observations))
+    assert isinstance(env.action_space, Box if name in CONTINUOUS else Discrete)
 
 
-# Mostly compilation, a quarter of a minute each: by default one that observes a vector and one that observes a board.
-TRAINED = [pytest.param(name, marks=() if name in ("Acrobot-v1", "Catch-bsuite") else pytest.mark.slow) for name in RUNS]
+# Mostly compilation, a quarter of a minute each: by default one that observes a vector, one that observes a
+# board and one that acts by a vector.
+TRAINED = [
+    pytest.param(name, marks=() if name in ("Acrobot-v1", "Catch-bsuite", "Pendulum-v1") else pytest.mark.slow) for name in RUNS
+]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -86,10 +85,19 @@ class Needy(Environment):
     [
         ("", "--env is missing; give the name of a gymnax environment, such as Acrobot-v1, or module:Class"),
         ("--env Acrobat-v1", "unknown environment 'Acrobat-v1'; the nearest registered gymnax name is 'Acrobot-v1'"),
-        ("--env Pendulum-v1", "Pendulum-v1 has continuous actions"),
+        ("--env Pendulum-v1 --critic soft_q", "--critic soft_q is for other actions than Box("),
+        (
+            "--env Acrobot-v1 --critic sac",
+            "--critic sac is for other actions than Discrete(n=3); leave it out, or use",
+        ),
+        (
+            "--env Pendulum-v1 --epsilon 0.2",
+            "--epsilon 0.2 does nothing for --critic sac; leave it out, or use",
+        ),
+        ("--env Acrobot-v1 --disturbance noisy", "--disturbance 'noisy' is unknown; did you mean 'noise'?"),
         ("--env nowhere.at_all:Class", "nowhere.at_all:Class cannot be imported (No module named 'nowhere')"),
         ("--env envs.probes:Wlak", "cannot be imported (module 'envs.probes' has no attribute 'Wlak')"),
-        ("--env envs.probes:PROBES", "envs.probes:PROBES is no subclass of mbrl_taskmet.rl.environment.Environment"),
+        ("--env envs.probes:PROBES", "envs.probes:PROBES is no subclass of mbrl_taskmet.Environment"),
         ("--env needy:Needy", "cannot be made without arguments"),
         ("--env MetaMaze-misc --film", "MetaMaze-misc cannot be drawn, only CartPole-v1,"),
     ],
@@ -107,22 +115,28 @@ def test_the_command_refuses_in_one_sentence(
 
 def test_an_environment_of_ones_own_is_found_by_its_path_and_names_its_directory() -> None:
     env = make_environment("envs.probes:Walk", distractors=2)
-    assert (env.name, env.observation_size, env.num_actions) == ("Walk with 2 distractors", 3, 2)
-    run = new_run(parse(None, ["--env", "envs.probes:Walk"]))
-    assert run.environment == "envs.probes:Walk" and run.directory.name.startswith("envs.probes-walk_d0_taskmet")
+    assert (env.name, env.observation_size, env.action_space) == ("Walk with 2 distractors", 3, Discrete(2))
+    request = parse(None, ["--env", "envs.probes:Walk"])
+    assert request.config.given["env"] == "envs.probes:Walk"
+    assert request.directory.name.startswith("envs.probes-walk_d0_taskmet")
+
+
+def test_a_probe_is_found_by_its_name() -> None:
+    assert make_environment("Walk", distractors=2).name == "Walk with 2 distractors"
 
 
 def test_only_a_fixed_agent_needs_no_environment() -> None:
-    assert parse("CartPole-v1", []).env == "CartPole-v1"
+    assert parse("CartPole-v1", []).config.given["env"] == "CartPole-v1"
     with pytest.raises(ConfigError, match="'--env' is no option"):
         parse("CartPole-v1", ["--env", "Acrobot-v1"])
-    assert parse(None, ["--resume", "somewhere"]).env is None
+    with pytest.raises(ConfigError, match="somewhere holds no run"):  # not: --env is missing
+        parse(None, ["--resume", "somewhere"])
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_film_shows_an_episode_that_moves(name: str, tmp_path: Path) -> None:
     env = make_environment(name, distractors=2)
-    observations = episode(env, lambda key, observation: jax.random.randint(key, (), 0, env.num_actions), jax.random.key(0))
+    observations = episode(env, lambda key, observation: env.action_space.sample(key), jax.random.key(0))
     assert observations.shape[1] == len(env.state_names)
     assert 2 <= len(observations) <= env.max_episode_steps + 1
     write_film(observations, drawing(name), tmp_path / "film.gif")

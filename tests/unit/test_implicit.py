@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mbrl_taskmet import implicit
+from mbrl_taskmet.core import implicit
 from mbrl_taskmet.core.implicit import curvature_product
 from mbrl_taskmet.core.linear_solve import CG, Dense, GaussNewton, Minres, NormalCG, Solver
 
@@ -50,7 +50,7 @@ class Ridge:
 
 # Four unknowns: Krylov methods are exact after four steps. The problem is linear, so Gauss-Newton is the Hessian.
 @pytest.mark.parametrize(
-    "solver", [Dense(), CG(4), NormalCG(4), Minres(4), GaussNewton(4, 0.0)], ids=lambda s: type(s).__name__
+    "solver", [Dense(), CG(4), NormalCG(4), Minres(4), GaussNewton(4, damping=0.0)], ids=lambda s: type(s).__name__
 )
 def test_ridge_regression_has_its_closed_form(solver: Solver) -> None:
     ridge, parameters, g = Ridge(normal(7, 4, seed=0)), (jnp.array(0.7), normal(7, seed=1)), normal(4, seed=2)
@@ -173,6 +173,6 @@ def test_the_gauss_newton_solver_uses_the_gauss_newton_matrix() -> None:
     problem, parameters, x = network()
     g = jax.tree.map(jnp.ones_like, x)
     # The weight decay makes JᵀBJ positive definite: CG on 15 unknowns is exact after 15 steps, two more for rounding.
-    _, solved = implicit_vjp(problem.predict, problem.loss, x, parameters, g, GaussNewton(17, 0.0))
+    _, solved = implicit_vjp(problem.predict, problem.loss, x, parameters, g, GaussNewton(17, damping=0.0))
     product = jax.jit(curvature_product(problem.predict, problem.loss, x, parameters, "gauss_newton"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), product(solved.value), g)

@@ -8,32 +8,31 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mbrl_taskmet.rl.environment import Environment
 from envs.distractors import Distractors
 from envs.probes import Walk
-from mbrl_taskmet.config import Config, ConfigError
+from mbrl_taskmet import Config, ConfigError
 from mbrl_taskmet.rl.make import make_method
-from mbrl_taskmet.runner.memory import PROCESS_BYTES, check_memory, gigabytes, required_bytes
 from mbrl_taskmet.rl.training import Trainer
+from mbrl_taskmet.runner.memory import PROCESS_BYTES, check_memory, gigabytes, required_bytes
 
 MEDIUM = {"steps": 200_000, "seeds": 3}
 
 
-def env(distractors: int = 100) -> Environment:
-    return Distractors(Walk(), distractors)
+def trainer(distractors: int = 100, **settings: Any) -> Trainer:
+    env, resolved = Distractors(Walk(), distractors), Config(**{**MEDIUM, **settings}, distractors=distractors).resolve()
+    return Trainer(env, make_method(env, resolved), resolved)
 
 
 def predicted(distractors: int = 100, **settings: Any) -> int:
     """Beyond the process itself."""
-    return required_bytes(env(distractors), Config(**{**MEDIUM, **settings}).resolve()) - PROCESS_BYTES
+    return required_bytes(trainer(distractors, **settings)) - PROCESS_BYTES
 
 
 def real(distractors: int = 100, **settings: Any) -> int:
     """Bytes of the carry of every seed; its shapes are known without making it."""
-    config = Config(**{**MEDIUM, **settings}).resolve()
-    trainer = Trainer(env(distractors), make_method(env(distractors), config), config)
-    with jax.enable_x64(config.x64):
-        carry = jax.eval_shape(trainer._init_seeds, jnp.arange(config.seeds, dtype=jnp.int32))
+    made = trainer(distractors, **settings)
+    with jax.enable_x64(made.settings.x64):
+        carry = jax.eval_shape(made._init_seeds, jnp.arange(made.settings.seeds, dtype=jnp.int32))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry))
 
 
@@ -82,11 +81,11 @@ def test_what_does_not_fit_is_refused_with_its_size_and_what_there_is() -> None:
     with pytest.raises(
         ConfigError, match=r"100 distractors would need 1000000.0 GB and this machine has \d+\.\d GB; give fewer"
     ):
-        check_memory(10**15, env())
+        check_memory(10**15, "Walk with 100 distractors")
 
 
 def test_what_fits_is_let_through() -> None:
-    check_memory(10**6, env())
+    check_memory(10**6, "Walk with 100 distractors")
 
 
 def test_gigabytes_are_for_people() -> None:

@@ -12,14 +12,40 @@ import numpy as np
 import optax
 
 from mbrl_taskmet.core.linear_solve import Dense, Identity
-from mbrl_taskmet.rl.methods import MLE, OMD, VEP, IterVAML, Learner, Method, ModelFree, VaGraM
-from mbrl_taskmet.rl.methods.omd import task_gradient
-from mbrl_taskmet.core.metric import Metric
-from mbrl_taskmet.core.networks import ModelParams
+from mbrl_taskmet.rl.methods import Info, Learner, Method
+from mbrl_taskmet.rl.methods.itervaml import IterVAMLSettings
+from mbrl_taskmet.rl.methods.mle import MLESettings
+from mbrl_taskmet.rl.methods.model_free import ModelFreeSettings
+from mbrl_taskmet.rl.methods.omd import OMDSettings, task_gradient
+from mbrl_taskmet.rl.methods.taskmet import TaskMetSettings
+from mbrl_taskmet.rl.methods.vagram import VaGraMSettings
+from mbrl_taskmet.rl.methods.vep import VEPSettings
+from mbrl_taskmet.rl.model import ModelParams
 from mbrl_taskmet.rl.replay import Transitions
-from tests.small_problem import BATCH, CRITIC, LR, TAU, M, Mixing, N, make, make_taskmet, start, weighted_loss
+from tests.small_problem import (
+    BATCH,
+    CRITIC,
+    CRITIC_SETTINGS,
+    LR,
+    TAU,
+    M,
+    Mixing,
+    N,
+    make,
+    make_critic,
+    make_metric,
+    make_taskmet,
+    start,
+    weighted_loss,
+)
 
 PyTree = Any
+KEY = jax.random.key(0)  # of critics in which nothing is random
+
+
+def update(method: Method, learner: Learner, batch: Transitions) -> tuple[Learner, Info]:
+    """The update at step 0."""
+    return jax.jit(method.update)(learner, batch, jnp.int32(0), KEY)
 
 
 def squared_error(method: Method, theta: ModelParams, batch: Transitions) -> jax.Array:
@@ -35,19 +61,19 @@ def descend(params: PyTree, gradient: PyTree) -> PyTree:
 
 def critic_and_target_step(method: Method, learner: Learner, theta: ModelParams, batch: Transitions) -> tuple[PyTree, PyTree]:
     """ω' along L_Q(·, θ) at the old ω̄, then ω̄' towards ω'."""
-    gradient = jax.grad(CRITIC.loss)(learner.critic.params, learner.target_params, method.imagine(theta, batch))
+    gradient = jax.grad(CRITIC.loss)(learner.critic.params, learner.critic.target_params, method.imagine(theta, batch))
     omega = descend(learner.critic.params, gradient)
-    return omega, jax.tree.map(lambda new, old: TAU * new + (1 - TAU) * old, omega, learner.target_params)
+    return omega, jax.tree.map(lambda new, old: TAU * new + (1 - TAU) * old, omega, learner.critic.target_params)
 
 
 def assert_learned(learner: Learner, *truth: PyTree, tolerance: float = 1e-10) -> None:
     """θ, ω, ω̄ and φ are as given, up to the order of sums in float64."""
-    found = (learner.model.params, learner.critic.params, learner.target_params, learner.metric.params)
+    found = (learner.model.params, learner.critic.params, learner.critic.target_params, learner.metric.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, truth)
 
 
 def test_mle_steps_the_model_then_the_critic_then_the_target(x64: None) -> None:
-    method = make(MLE)
+    method = make(MLESettings())
     learner, batch = start(method)
     error = partial(squared_error, method)
 
@@ -56,30 +82,30 @@ def test_mle_steps_the_model_then_the_critic_then_the_target(x64: None) -> None:
         theta = descend(learner.model.params, jax.grad(error)(learner.model.params, batch))
         return theta, *critic_and_target_step(method, learner, theta, batch), ()
 
-    new, info = jax.jit(method.update)(learner, batch, jnp.int32(0))
+    new, info = update(method, learner, batch)
     assert_learned(new, *expected(learner, batch))
     assert error(new.model.params, batch) < error(learner.model.params, batch)
     assert jnp.isnan(info.residual)
 
 
 def test_omd_steps_the_critic_then_the_target_then_the_model_at_both_of_them(x64: None) -> None:
-    method = make(OMD)
+    method = make(OMDSettings())
     learner, batch = start(method)
 
     @jax.jit
     def expected(learner: Learner, batch: Transitions) -> tuple[PyTree, ...]:
         omega, target_params = critic_and_target_step(method, learner, learner.model.params, batch)
-        at = learner._replace(critic=learner.critic._replace(params=omega), target_params=target_params)
-        gradient, _ = task_gradient(method, at, batch, Identity())
+        critic = learner.critic._replace(params=omega, target_params=target_params)
+        gradient, _ = task_gradient(method, learner._replace(critic=critic), batch, target_params, Identity())
         return descend(learner.model.params, gradient), omega, target_params, ()
 
-    new, info = jax.jit(method.update)(learner, batch, jnp.int32(0))
+    new, info = update(method, learner, batch)
     assert_learned(new, *expected(learner, batch))
     assert jnp.isfinite(info.residual)
 
 
 def test_taskmet_steps_the_model_under_the_old_metric_then_critic_target_and_metric(x64: None) -> None:
-    metric, l1 = Metric(N, M, "full", normalize=False), 0.5
+    metric, l1 = make_metric("full", normalize=False), 0.5
     method = make_taskmet(metric, solver=Dense(), l1=l1)
     learner, batch = start(method)
 
@@ -93,13 +119,13 @@ def test_taskmet_steps_the_model_under_the_old_metric_then_critic_target_and_met
 
         theta = descend(learner.model.params, jax.grad(loss)(learner.model.params))
         omega, target_params = critic_and_target_step(method, learner, theta, batch)
-        model, critic = learner.model._replace(params=theta), learner.critic._replace(params=omega)
-        at = learner._replace(model=model, critic=critic, target_params=target_params)
-        gradient, _ = method.metric_gradient(at, batch)
+        critic = learner.critic._replace(params=omega, target_params=target_params)
+        at = learner._replace(model=learner.model._replace(params=theta), critic=critic)
+        gradient, _ = method.metric_gradient(at, batch, KEY)
         penalty = jax.grad(lambda p: l1 * jnp.sum(jnp.abs(metric.batch(p, *inputs))) / BATCH)(phi)
         return theta, omega, target_params, descend(phi, jax.tree.map(jnp.add, gradient, penalty))
 
-    new, info = jax.jit(method.update)(learner, batch, jnp.int32(0))
+    new, info = update(method, learner, batch)
     # one dense solve by two compilations: rounding times a condition number of at most 1e5
     assert_learned(new, *expected(learner, batch), tolerance=1e-9)
     assert info.residual < 1e-9
@@ -118,12 +144,12 @@ def assert_steps_like_mle(method: Method, loss: Callable[[PyTree, Learner, Trans
         theta = descend(learner.model.params, jax.grad(total)(learner.model.params))
         return theta, *critic_and_target_step(method, learner, theta, batch), learner.metric.params
 
-    new, _ = jax.jit(method.update)(learner, batch, jnp.int32(0))
+    new, _ = update(method, learner, batch)
     assert_learned(new, *expected(learner, batch))
 
 
 def soft(values: jax.Array) -> jax.Array:
-    return CRITIC.temperature * jnp.log(jnp.sum(jnp.exp(values / CRITIC.temperature), axis=-1))
+    return CRITIC_SETTINGS.temperature * jnp.log(jnp.sum(jnp.exp(values / CRITIC_SETTINGS.temperature), axis=-1))
 
 
 def test_vep_asks_for_the_frozen_values_of_the_next_observation(x64: None) -> None:
@@ -140,8 +166,8 @@ def test_vep_asks_for_the_frozen_values_of_the_next_observation(x64: None) -> No
             total += jnp.mean((x - y)[:, 0] ** 2)
         return total
 
-    assert_steps_like_mle(make(VEP), loss)
-    first, second = (make(VEP).init(jax.random.key(seed)).metric.params for seed in (0, 1))
+    assert_steps_like_mle(make(VEPSettings()), loss)
+    first, second = (make(VEPSettings()).init(jax.random.key(seed)).metric.params for seed in (0, 1))
     kernels = np.concatenate([tree["params"]["Dense_0"]["kernel"] for tree in (first, second)])
     assert kernels.shape == (10, N, 32) and len(np.unique(kernels[:, 0, 0])) == 10  # each seed has five values of its own
 
@@ -149,10 +175,10 @@ def test_vep_asks_for_the_frozen_values_of_the_next_observation(x64: None) -> No
 def test_vagram_weighs_errors_with_the_values_gradients_of_both_heads_and_both_averages(
     x64: None, central_differences: Callable[..., PyTree]
 ) -> None:
-    method = make(VaGraM)
+    method = make(VaGraMSettings())
     learner, batch = start(method)
     squares = []
-    for params in (learner.critic.params, learner.target_params):
+    for params in (learner.critic.params, learner.critic.target_params):
         for head in (0, 1):
             # rows do not mix, so the slope of the sum holds the gradient of every row's value
             value = jax.jit(lambda s: jnp.sum(soft(CRITIC.action_values(params, s)[head])))  # noqa: B023
@@ -175,17 +201,19 @@ def test_itervaml_asks_for_the_value_of_the_target_network(x64: None) -> None:
 
     def loss(dynamics: PyTree, learner: Learner, batch: Transitions) -> jax.Array:
         imagined = Mixing().next_observation(dynamics, batch.observation, batch.action)
-        return jnp.mean((value(learner.target_params, imagined) - value(learner.target_params, batch.next_observation)) ** 2)
+        return jnp.mean(
+            (value(learner.critic.target_params, imagined) - value(learner.critic.target_params, batch.next_observation)) ** 2
+        )
 
-    assert_steps_like_mle(make(IterVAML), loss)
+    assert_steps_like_mle(make(IterVAMLSettings()), loss)
 
 
 def test_vagram_is_itervaml_linearised_where_the_heads_agree(x64: None) -> None:
     """With one critic in all four places and a small error, along each dimension alone, both losses are the same."""
-    vagram, itervaml = make(VaGraM), make(IterVAML)
+    vagram, itervaml = make(VaGraMSettings()), make(IterVAMLSettings())
     learner, batch = start(vagram)
-    head = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), learner.target_params)
-    learner = learner._replace(critic=learner.critic._replace(params=head), target_params=head)
+    head = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), learner.critic.target_params)
+    learner = learner._replace(critic=learner.critic._replace(params=head, target_params=head))
     dynamics = learner.model.params.dynamics
     exact = vagram.model.next_observation(dynamics, batch.observation, batch.action)
     for shift in 1e-4 * np.eye(N):
@@ -196,27 +224,29 @@ def test_vagram_is_itervaml_linearised_where_the_heads_agree(x64: None) -> None:
 
 
 def test_model_free_trains_the_critic_on_the_data_and_has_no_model(x64: None) -> None:
-    adam = optax.adam(LR)
-    method = ModelFree(critic=CRITIC, critic_optimizer=adam, tau=TAU)
-    _, batch = start(make(MLE))
+    adam, critic = optax.adam(LR), make_critic()
+    critic.optimizer = adam
+    method = ModelFreeSettings().make(N, M, critic)
+    _, batch = start(make(MLESettings()))
     learner = jax.jit(method.init)(jax.random.key(0))
     assert jax.tree.leaves(learner.model.params) == []
     assert jnp.all(jnp.isnan(method.prediction_error(learner.model.params.dynamics, batch)))
-    gradient = jax.grad(CRITIC.loss)(learner.critic.params, learner.target_params, batch)
+    gradient = jax.grad(CRITIC.loss)(learner.critic.params, learner.critic.target_params, batch)
     updates, _ = adam.update(gradient, learner.critic.opt_state)
-    new, info = jax.jit(method.update)(learner, batch, jnp.int32(0))
+    new, info = update(method, learner, batch)
     omega = optax.apply_updates(learner.critic.params, updates)
-    target = jax.tree.map(lambda new, old: TAU * new + (1 - TAU) * old, omega, learner.target_params)
+    target = jax.tree.map(lambda new, old: TAU * new + (1 - TAU) * old, omega, learner.critic.target_params)
     assert_learned(new, learner.model.params, omega, target, ())
     assert jnp.isnan(info.residual)
 
 
 def test_taskmets_metric_waits_for_the_warm_up_and_moves_at_every_so_many_steps() -> None:
-    method = make_taskmet(Metric(N, M, normalize=False), metric_optimizer=optax.adam(LR), warmup=4, every=3)
+    metric = make_metric(normalize=False)
+    method = make(TaskMetSettings(metric=metric, metric_lr=LR, metric_lr_decay=0, metric_warmup=4, metric_every=3))
     learner, (_, batch) = method.init(jax.random.key(0)), start(method)
-    update, metrics, moved = jax.jit(method.update), learner.metric, []
+    compiled, metrics, moved = jax.jit(method.update), learner.metric, []
     for step in range(10):
-        learner, info = update(learner, batch, jnp.int32(step))
+        learner, info = compiled(learner, batch, jnp.int32(step), KEY)
         same = jax.tree.map(lambda a, b: bool(jnp.all(a == b)), learner.metric, metrics)
         if not all(jax.tree.leaves(same)):  # the optimiser's state is left alone as well
             moved.append(step)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.core.networks import MLP, Model
+from mbrl_taskmet.core.networks import MLP
+from mbrl_taskmet.rl.model import Model, ModelSettings
 
 KEY = jax.random.key(0)
 
@@ -53,7 +54,7 @@ def test_without_hidden_layers_a_network_is_affine() -> None:
 
 
 def test_the_model_predicts_a_batch_as_its_rows() -> None:
-    model, rng = Model(3, 2, (8,)), np.random.default_rng(0)
+    model, rng = Model(3, 2, ModelSettings(hidden=8)), np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: leaf + 0.1, jax.jit(model.init)(KEY))
     observation, action = rng.normal(size=(5, 3)).astype(np.float32), np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 1]]
     predict_states, predict_rewards = jax.jit(model.next_observation), jax.jit(model.reward)
@@ -67,7 +68,7 @@ def test_the_model_predicts_a_batch_as_its_rows() -> None:
 
 
 def test_the_model_depends_on_the_action_and_the_seed() -> None:
-    model, observation = Model(3, 2, (8,)), jnp.ones(3)
+    model, observation = Model(3, 2, ModelSettings(hidden=8)), jnp.ones(3)
     predict = jax.jit(lambda key, action: model.next_observation(model.init(key).dynamics, observation, action))
     start, other_action, other_seed = (
         predict(KEY, jnp.eye(2)[0]),
@@ -78,4 +79,5 @@ def test_the_model_depends_on_the_action_and_the_seed() -> None:
 
 
 def test_under_x64_every_parameter_is_float64(x64: None) -> None:
-    assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(Model(3, 2, (8,)).init, KEY))} == {np.dtype(np.float64)}
+    params = jax.eval_shape(Model(3, 2, ModelSettings(hidden=8)).init, KEY)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float64)}

@@ -10,13 +10,18 @@ import numpy as np
 import optax
 import pytest
 
-from mbrl_taskmet.rl.critics import SoftQ
-from mbrl_taskmet.core.networks import Model
 from mbrl_taskmet.core.optimizers import critic_optimizer, first_adam, inverse_sqrt, model_optimizer, sparse
+from mbrl_taskmet.rl.critics import SoftQ, SoftQSettings
+from mbrl_taskmet.rl.model import Model, ModelParams, ModelSettings
+from mbrl_taskmet.rl.spaces import Discrete
+
+
+def new_model() -> ModelParams:
+    return Model(4, 2, ModelSettings(hidden=5)).init(jax.random.key(0))
 
 
 def test_the_critics_sparsity_shrinks_the_small_rows_of_its_first_kernel_and_nothing_else() -> None:
-    params = SoftQ(4, 2, (3, 3), layer_norm=True).init(jax.random.key(0))
+    params = SoftQ(4, Discrete(2), SoftQSettings(hidden=3)).init(jax.random.key(0)).params
     kernel = np.full((2, 4, 3), [[0.4], [0.2], [0.1], [1e-3]], np.float32)
     params["params"]["Dense_0"]["kernel"] = jnp.asarray(kernel)
     optimizer = critic_optimizer(1e-2, 0.5)
@@ -49,7 +54,7 @@ def test_first_adam_is_adams_first_step_every_time() -> None:
 
 
 def test_sparse_shrinks_the_dynamics_small_first_rows_and_last_columns_and_nothing_else() -> None:
-    params = Model(4, 2, (5, 3)).init(jax.random.key(0))
+    params = new_model()
     kernels = params.dynamics["params"]
     kernels["Dense_0"]["kernel"] = kernels["Dense_0"]["kernel"].at[1].set(1e-4).at[2].set(0.0).at[3].multiply(0.3)
     kernels["Dense_2"]["kernel"] = kernels["Dense_2"]["kernel"].at[:, 0].multiply(30.0)
@@ -83,11 +88,11 @@ def test_sparse_leaves_a_kernel_of_zeros() -> None:
 
 @pytest.mark.parametrize("name", ["adam", "first_adam"])
 def test_the_models_sparsity_is_in_learning_rates(name: str) -> None:
-    params = jax.tree.map(jnp.zeros_like, Model(4, 2, (5, 3)).init(jax.random.key(0)))
+    params = jax.tree.map(jnp.zeros_like, new_model())
     kernels = params.dynamics["params"]
     kernels["Dense_0"]["kernel"] = jnp.ones((6, 5)).at[0].set(4)
-    kernels["Dense_1"]["kernel"] = jnp.ones((5, 3)).at[0].set(4)
-    kernels["Dense_2"]["kernel"] = jnp.ones((3, 4)).at[:, 0].set(4)
+    kernels["Dense_1"]["kernel"] = jnp.ones((5, 5)).at[0].set(4)
+    kernels["Dense_2"]["kernel"] = jnp.ones((5, 4)).at[:, 0].set(4)
     optimizer = model_optimizer(name, 1e-2, 0.5, hidden_layers=2)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     steps = {layer: leaves["kernel"] for layer, leaves in updates.dynamics["params"].items()}
@@ -95,12 +100,12 @@ def test_the_models_sparsity_is_in_learning_rates(name: str) -> None:
     np.testing.assert_allclose(
         steps["Dense_0"], np.where(np.arange(6)[:, None] == 0, 0, -2.5e-3) * np.ones(5), rtol=1e-4
     )  # float32
-    np.testing.assert_allclose(steps["Dense_2"], np.where(np.arange(4) == 0, 0, -2.5e-3) * np.ones((3, 1)), rtol=1e-4)
+    np.testing.assert_allclose(steps["Dense_2"], np.where(np.arange(4) == 0, 0, -2.5e-3) * np.ones((5, 1)), rtol=1e-4)
     assert not np.any(steps["Dense_1"])
 
 
 def test_without_sparsity_the_models_optimiser_is_optaxs() -> None:
-    params = Model(4, 2, (5, 3)).init(jax.random.key(0))
+    params = new_model()
     ours, adam = model_optimizer("adam", 1e-2, 0.0, hidden_layers=2), optax.adam(1e-2)
     assert jax.tree.structure(ours.init(params)) == jax.tree.structure(adam.init(params))
     for a, b in zip(jax.tree.leaves(ours.update(params, ours.init(params), params)),

@@ -13,16 +13,17 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from mbrl_taskmet.config import Config
-from mbrl_taskmet.runner.plotting import STYLES, band, curve, main, plot_run, read_groups
+from mbrl_taskmet.plotting import main, read_groups
+from mbrl_taskmet.rl.settings import Config
+from mbrl_taskmet.runner.plotting import STYLES, band, curve, plot_run
+from mbrl_taskmet.runner.rundir import to_json
 
 
 def make_run(directory: Path, method: str, first: int, score: float, distractors: int = 2, **given: Any) -> Path:
     """A run of two seeds and three evaluations with returns `score`, `score` + 2."""
     directory.mkdir(parents=True)
-    config = Config(method=method, seed=first, seeds=2, **given).resolve().to_json()
-    saved = {"format": 1, "environment": "CartPole-v1", "distractors": distractors, "config": config}
-    (directory / "config.json").write_text(json.dumps(saved))
+    settings = Config(method=method, seed=first, seeds=2, distractors=distractors, **given).resolve()
+    (directory / "config.json").write_text(json.dumps(to_json(settings.names)))
     lines = []
     for step in (1000, 2000, 3000):
         for i in (0, 1):

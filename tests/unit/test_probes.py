@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.rl.environment import Environment
 from envs.probes import DiscountedReward, MatchObservation, Walk
 from mbrl_taskmet import Config, train
-from mbrl_taskmet.config import METHODS
+from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.make import make_method
-from mbrl_taskmet.rl.methods import Learner
+from mbrl_taskmet.rl.methods import METHODS, Learner
 
 # A low temperature, because under a high one it pays to walk about for ever. A faster critic than the papers', because the
 # problems are tiny and the steps few; OMD oscillates if the model outruns it.
@@ -32,7 +31,7 @@ def action_values(env: Environment, method: str, observations: list[float]) -> t
     metric = {"metric_warmup": 500} if method == "taskmet" else {}
     config = Config(method=method, seeds=3, **SETTINGS, **metric)  # type: ignore[arg-type]
     result = train(env, config)
-    critic = make_method(env, config.resolve()).critic
+    critic = make_method(env, config.resolve(env.action_space)).critic
 
     def values(learner: Learner) -> jax.Array:
         return critic.action_values(learner.critic.params, learner.normalized(jnp.array(observations)[:, None])).mean(axis=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.options import parse
+from agents.command import parse
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -15,7 +15,7 @@ COMMANDS = re.findall(r"python -m agents\.cartpole([^\n`#]*)", README)
 
 def test_every_python_snippet_runs_after_the_ones_before_it(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
-    assert len(SNIPPETS) == 5
+    assert len(SNIPPETS) == 7
     for snippet in SNIPPETS:
         exec(compile(snippet, "README.md", "exec"), names)
         assert names["result"].returns.shape[1] == 2  # type: ignore[attr-defined]
@@ -26,10 +26,7 @@ def test_every_python_snippet_runs_after_the_ones_before_it(capsys: pytest.Captu
 
 @pytest.mark.parametrize("arguments", [c for c in COMMANDS if "--help" not in c])
 def test_every_command_is_understood(arguments: str) -> None:
-    options = parse("CartPole-v1", shlex.split(arguments))
-    from mbrl_taskmet.config import Config
-
-    Config(**options.given).resolve(noisy=bool(options.distractors))
+    assert parse("CartPole-v1", shlex.split(arguments)).config.resolve()
 
 
 def test_the_two_commands_are_there_for_continuous_integration() -> None:

@@ -23,10 +23,10 @@ import pytest
 
 from envs.distractors import Distractors
 from envs.probes import Walk
-from mbrl_taskmet.runner.checkpoint import Checkpoints
-from mbrl_taskmet.config import Config, ConfigError
+from mbrl_taskmet import Config, ConfigError
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.training import Carry, Trainer
+from mbrl_taskmet.runner.checkpoint import Checkpoints
 
 MLE = ["--method", "mle", "--eval-every", "50", "--eval-episodes", "1", "--random-steps", "64", "--batch-size", "32"]
 STEPS, SHORT = 2000, 500
@@ -178,16 +178,16 @@ CAPACITY, AT = 64, 100
 def made_up(request: pytest.FixtureRequest) -> tuple[Trainer, Carry]:
     """A carry at step 100 whose replay is full of random numbers and has come round."""
     config = Config(method="mle", steps=200, eval_every=100, random_steps=64, batch_size=32, replay_capacity=CAPACITY, seeds=2,
-                    x64=request.param == "float64").resolve()  # fmt: skip
-    env = Distractors(Walk(), 2)
-    trainer = Trainer(env, make_method(env, config), config)
+                    x64=request.param == "float64", distractors=2)  # fmt: skip
+    env, settings = Distractors(Walk(), 2), config.resolve()
+    trainer = Trainer(env, make_method(env, settings), settings)
     carry, chance = trainer.init(), np.random.default_rng(0)
-    with jax.enable_x64(config.x64):
+    with jax.enable_x64(settings.x64):
         filled = jax.tree.map(lambda x: jnp.asarray(chance.normal(size=x.shape), x.dtype), carry.replay)
         current = filled.state.at[:, AT % (CAPACITY + 1)].set(carry.observation[:, :1])
         noise = filled.noise.at[:, AT % (CAPACITY + 1)].set(carry.observation[:, 1:].astype(jnp.float16))
     assert carry.observation.dtype == request.param
-    memory = jax.device_put(filled._replace(state=current, noise=noise), trainer.spread.sharding)
+    memory = jax.device_put(filled._replace(state=current, noise=noise), trainer.axis.sharding)
     return trainer, carry._replace(replay=memory)
 
 
@@ -216,7 +216,7 @@ def test_a_replay_with_a_missing_block_is_refused(made_up: tuple[Trainer, Carry]
     (tmp_path / "replay" / "0-50").rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="lacks the replay"):
         Checkpoints(tmp_path, trainer).restore()
-    step, restored = Checkpoints(tmp_path, trainer).restore(with_replay=False)
+    step, restored = Checkpoints(tmp_path, trainer).restore(with_ring=False)
     assert step == AT and not np.any(restored.replay.reward)
     jax.tree.map(np.testing.assert_array_equal, restored.learner, carry.learner)
 

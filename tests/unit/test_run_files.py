@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import pytest
 
-from agents.options import parse
-from agents.rundir import new_run
-from agents.summary import summarize
+from agents.command import parse
+from mbrl_taskmet.runner.agent import summarize
 from mbrl_taskmet.runner.command import cores
 from mbrl_taskmet.runner.records import Recorder, read_rows, write_json
+from mbrl_taskmet.runner.rundir import to_json
 from mbrl_taskmet.runner.statistics import ci95, iqm
 
 CARTPOLE = "CartPole-v1"
@@ -85,9 +85,10 @@ def test_the_output_is_quiet_when_it_is_no_terminal(run: Finished) -> None:
 
 def test_the_configuration_is_complete(run: Finished) -> None:
     saved = strict((run.directory / "config.json").read_text(encoding="utf-8"))
-    expected = new_run(parse(CARTPOLE, SETTINGS))
-    assert saved == json.loads(json.dumps(expected.to_json()))
-    assert (saved["environment"], saved["distractors"], saved["config"]["seeds"]) == (CARTPOLE, 2, 2)
+    expected = parse(CARTPOLE, SETTINGS).config.resolve()
+    assert saved == json.loads(json.dumps(to_json(expected.names)))
+    names = saved["settings"]
+    assert (names["env"], names["distractors"], names["seeds"]) == (CARTPOLE, 2, 2)
 
 
 def test_the_metrics_have_one_line_per_evaluation_and_seed(rows: list[dict[str, Any]]) -> None:
@@ -175,7 +176,7 @@ def test_the_summary_says_what_the_run_came_to(run: Finished, rows: list[dict[st
 
 def test_a_return_that_is_not_finite_leaves_a_summary_all_the_same(rows: list[dict[str, Any]]) -> None:
     spoilt = [*rows[:-1], rows[-1] | {"eval/return": None, "failure": "the parameters of model turned non-finite at step 64"}]
-    summary = summarize(new_run(parse(CARTPOLE, SETTINGS)), spoilt, compile_seconds=1.0)
+    summary = summarize(parse(CARTPOLE, SETTINGS).config.resolve(), spoilt, compile_seconds=1.0)
     assert summary["final_return"] == [rows[-2]["eval/return"], None]
     assert summary["mean"] in (None, rows[-2]["eval/return"])
     assert summary["failures"] == {"4": "the parameters of model turned non-finite at step 64"}
@@ -211,13 +212,13 @@ def test_a_recorder_that_goes_on_drops_what_came_after_its_step(recorded: Path, 
 
 def test_a_run_never_gets_the_directory_of_another(run: Finished) -> None:
     argv = [*SETTINGS, "--logdir", str(run.directory.parent)]
-    second = new_run(parse(CARTPOLE, argv)).directory
+    second = parse(CARTPOLE, argv).directory
     assert second.name == f"{run.directory.name}_2"
     second.mkdir()
-    third = new_run(parse(CARTPOLE, argv)).directory
+    third = parse(CARTPOLE, argv).directory
     second.rmdir()
     assert third.name == f"{run.directory.name}_3"
-    other = new_run(parse(CARTPOLE, [*argv, "--metric-lr", "0.01"])).directory
+    other = parse(CARTPOLE, [*argv, "--metric-lr", "0.01"]).directory
     assert other.name == f"{run.directory.name.replace('metric-warmup', 'metric-lr-0.01_metric-warmup')}"
 
 

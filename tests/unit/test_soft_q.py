@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,14 +10,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.rl.critics import SoftQ
+from mbrl_taskmet.rl.critics import SoftQ, SoftQSettings
+from mbrl_taskmet.rl.critics.soft_q import SoftQState
 from mbrl_taskmet.rl.replay import Transitions
+from mbrl_taskmet.rl.spaces import Discrete
 
 N, ACTIONS, BATCH = 3, 4, 6
 DISCOUNT, TEMPERATURE = 0.9, 0.5
-CRITIC = SoftQ(N, ACTIONS, hidden=(), temperature=TEMPERATURE, discount=DISCOUNT)
-init, target = jax.jit(CRITIC.init), jax.jit(CRITIC.target)
-act = jax.jit(jax.vmap(CRITIC.act, in_axes=(None, 0, None, None)))
+
+
+def linear(**settings: Any) -> SoftQ:
+    """A critic whose heads are linear."""
+    given = {"temperature": TEMPERATURE, "discount": DISCOUNT, "layer_norm": False, "policy": "critic"}
+    return SoftQ(N, Discrete(ACTIONS), SoftQSettings(**given | settings), layers=0)
+
+
+CRITIC = linear()
+start, target = jax.jit(CRITIC.init), jax.jit(CRITIC.target)
+
+
+def init(key: jax.Array) -> Any:
+    """New parameters."""
+    return start(key).params
 
 
 def constant(first: list[float], second: list[float]) -> Any:
@@ -51,10 +66,10 @@ def test_the_target_takes_the_smaller_head_of_each_action_before_the_soft_value(
 
 
 def test_layer_norm_bounds_the_values_far_from_the_data() -> None:
-    plain, bounded = (SoftQ(N, ACTIONS, hidden=(8, 8), layer_norm=layer_norm) for layer_norm in (False, True))
+    plain, bounded = (SoftQSettings(hidden=8, layer_norm=norm).make(N, Discrete(ACTIONS)) for norm in (False, True))
     far = 1e6 * jnp.ones(N)
     sizes = [
-        float(jnp.max(jnp.abs(jax.jit(critic.action_values)(critic.init(jax.random.key(0)), far))))
+        float(jnp.max(jnp.abs(jax.jit(critic.action_values)(critic.init(jax.random.key(0)).params, far))))
         for critic in (plain, bounded)
     ]
     # normalised units have length √8, the ReLU shortens it, and the last layer, orthogonal, has gain .01
@@ -88,15 +103,21 @@ def test_the_target_passes_gradients_to_the_models_reward_and_to_next_states_tha
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
-def test_acts_by_the_softmax_of_the_mean_head_mixed_with_chance(epsilon: float) -> None:
+@pytest.mark.parametrize("policy", ["critic", "target"])
+def test_acts_by_the_softmax_of_the_mean_head_mixed_with_chance(epsilon: float, policy: str) -> None:
     params, draws = constant([0.0, 1.0, 0.2, 0.0], [0.4, 0.0, 1.0, 0.0]), 20_000
-    frequency = (
-        np.bincount(act(params, jax.random.split(jax.random.key(4), draws), np.ones(N), epsilon), minlength=ACTIONS) / draws
-    )
+    other = constant([3.0, 0.0, 0.0, 0.0], [3.0, 0.0, 0.0, 0.0])
+    state = SoftQState(*((params, (), other) if policy == "critic" else (other, (), params)))
+    # ε while exploring; the best known actions are those of ε = 0, and blind ones of ε = 1
+    how = {0.0: {}, 0.3: {"explore": True}, 1.0: {"random": True}}[epsilon]
+    act = jax.jit(jax.vmap(partial(linear(epsilon=0.3, policy=policy).act, **how), in_axes=(None, 0, None)))
+    frequency = np.bincount(act(state, jax.random.split(jax.random.key(4), draws), np.ones(N)), minlength=ACTIONS) / draws
     mean = np.exp(np.array([0.2, 0.5, 0.6, 0.0]) / TEMPERATURE)
     truth = (1 - epsilon) * mean / mean.sum() + epsilon / ACTIONS
     np.testing.assert_allclose(frequency, truth, atol=0.015)  # more than four standard errors of 20 000 draws
 
 
 def test_an_action_is_encoded_one_hot() -> None:
-    np.testing.assert_array_equal(CRITIC.encode(jnp.arange(ACTIONS)), np.eye(ACTIONS))
+    encoded = CRITIC.action_space.encode(jnp.arange(ACTIONS))
+    np.testing.assert_array_equal(encoded, np.eye(ACTIONS))
+    np.testing.assert_array_equal(CRITIC.action_space.decode(encoded), np.arange(ACTIONS))

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.rl.environment import Environment, State
 from envs.probes import Walk
-from mbrl_taskmet import train
-from mbrl_taskmet.config import Config, ConfigError
+from mbrl_taskmet import Config, ConfigError, train
+from mbrl_taskmet.rl.environment import Environment, State
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.methods import Learner
-from mbrl_taskmet.runner.records import failure, rows_of
+from mbrl_taskmet.rl.spaces import Discrete
 from mbrl_taskmet.rl.training import Carry, Report, Trainer
+from mbrl_taskmet.runner.agent import failure, rows_of
 
 SIZES: dict[str, Any] = {
     "method": "mle",
@@ -35,7 +35,7 @@ SICK, NEVER = 150, 10**6
 class Fragile(Environment):
     """A drift in a circle, rewarded by where it is; a state that is `sick` at some step gives the reward NaN there."""
 
-    name, state_names, num_actions, max_episode_steps = "fragile", ("x", "y"), 2, 10
+    name, state_names, action_space, max_episode_steps = "fragile", ("x", "y"), Discrete(2), 10
 
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         angle = jax.random.uniform(key)
@@ -52,7 +52,7 @@ class Fragile(Environment):
 
 
 def make_trainer(env: Environment, **settings: Any) -> Trainer:
-    config = Config(**{**SIZES, **settings}).resolve(noisy=False)
+    config = Config(**{**SIZES, **settings}).resolve(env.action_space)
     return Trainer(env, make_method(env, config), config)
 
 
@@ -78,7 +78,7 @@ def one_sick(trainer: Trainer, healthy: Any) -> tuple[Carry, list[Report]]:
     """The same program, but the reward of seed 1 is NaN at step 150."""
     carry = trainer.init()
     sick = jnp.array([NEVER, SICK, NEVER])
-    return run(trainer, carry._replace(env_state=carry.env_state | {"sick": jax.device_put(sick, trainer.spread.sharding)}))
+    return run(trainer, carry._replace(env_state=carry.env_state | {"sick": jax.device_put(sick, trainer.axis.sharding)}))
 
 
 def learned(carry: Carry, seed: int) -> list[np.ndarray]:
@@ -105,7 +105,7 @@ def test_a_seed_that_fails_is_reported_by_step_and_quantity(one_sick: tuple[Carr
         assert SICK <= step < SICK + 50 and list(report.failed_step) == [-1, step, -1]
         assert Learner._fields[report.failed_part[1]] == "model"
         assert failure(report, 1) == f"the parameters of model turned non-finite at step {step}"
-        rows = rows_of(report, 200, 0, ("x", "y"), 1.0, 1.0)
+        rows = rows_of(report, 200, 0, ("x", "y"), 1.0)
         assert ["failure" in row for row in rows] == [False, True, False]
         assert None not in (rows[1]["eval/return"], rows[1]["train/model_mse"], rows[0]["train/task_loss"])
 
@@ -151,7 +151,7 @@ from mbrl_taskmet.rl.training import Trainer
 sizes = dict(method="mle", steps=200, eval_every=100, eval_episodes=2, random_steps=64, batch_size=32)
 four = Config(**sizes, seeds=4).resolve()
 trainer = Trainer(Walk(), make_method(Walk(), four), four)
-assert trainer.spread.runs.tolist() == [0, 1, 2, 3, 3, 3]
+assert trainer.axis.runs.tolist() == [0, 1, 2, 3, 3, 3]
 trainer.compile()
 trainer.chunk(trainer.init(), 0)  # what was compiled ahead takes what init gives
 runs = {"three": train(Walk(), Config(**sizes, seeds=3, seed=4)), "two": train(Walk(), Config(**sizes, seeds=2, seed=5))}

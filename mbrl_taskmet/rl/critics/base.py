@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
+from jaxtyping import Array, Float
 
 from mbrl_taskmet.core.settings import setting
 from mbrl_taskmet.rl.replay import Transitions
@@ -24,9 +25,7 @@ class CriticSettings:
     """The action spaces that the critic is for."""
 
     hidden: int = setting(32, "units in each of the Q network's two hidden layers", flag="q_hidden", low=1)
-    layer_norm: bool = setting(
-        True, "normalise the units of the Q network's hidden layers", flag="q_layer_norm", before=False
-    )
+    layer_norm: bool = setting(True, "normalise the units of the Q network's hidden layers", flag="q_layer_norm", before=False)
     sparsity: float = setting(
         0.1, "how fast what joins the Q network to an input goes to 0, where it is small, in learning rates per update",
         flag="q_sparsity", low=0, before=0.0,
@@ -40,6 +39,7 @@ class CriticSettings:
         raise NotImplementedError(f"{type(self).__name__} does not say which critic it makes")
 
 
+@runtime_checkable
 class CriticState(Protocol):
     """What a critic learns: at least ω and ω̄. A pytree."""
 
@@ -52,6 +52,7 @@ class CriticState(Protocol):
         """ω̄, the moving average of ω."""
 
 
+@runtime_checkable
 class Critic(Protocol):
     """What values actions and chooses them. Everything of a critic is its own: ω, ω̄, optimisers, τ, exploration, an actor.
 
@@ -76,20 +77,20 @@ class Critic(Protocol):
     def bootstrap(self, state: Any, key: jax.Array) -> Bootstrap:
         """What V(s') is made of: ω̄, and for an actor the noise of its actions. `key` is consumed."""
 
-    def predict(self, params: PyTree, transitions: Transitions) -> jax.Array:
+    def predict(self, params: PyTree, transitions: Transitions) -> Float[Array, "heads batch"]:
         """Q_ω(s, a) of every head, (heads, batch); differentiable in ω."""
 
-    def value(self, bootstrap: Bootstrap, observation: jax.Array) -> jax.Array:
+    def value(self, bootstrap: Bootstrap, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """V(s): (..., n) → (...); differentiable in s."""
 
-    def head_values(self, params: PyTree, state: Any, observation: jax.Array) -> jax.Array:
+    def head_values(self, params: PyTree, state: Any, observation: Float[Array, "*batch n"]) -> Float[Array, "heads *batch"]:
         """The value of each head of `params`, the state's ω or ω̄: (..., n) → (heads, ...); no noise, differentiable in s."""
 
-    def target(self, bootstrap: Bootstrap, transitions: Transitions) -> jax.Array:
+    def target(self, bootstrap: Bootstrap, transitions: Transitions) -> Float[Array, " batch"]:
         """r + γ·V(s'), (batch,); differentiable in the transitions' reward and next observation."""
 
-    def error(self, prediction: jax.Array, target: jax.Array) -> jax.Array:
+    def error(self, prediction: Float[Array, "heads batch"], target: Float[Array, " batch"]) -> Float[Array, ""]:
         """The Bellman error of predictions (heads, batch) against targets (batch,), scalar."""
 
-    def loss(self, params: PyTree, bootstrap: Bootstrap, transitions: Transitions) -> jax.Array:
+    def loss(self, params: PyTree, bootstrap: Bootstrap, transitions: Transitions) -> Float[Array, ""]:
         """L_task(ω) on real transitions, L_Q(ω, θ) on a model's: `error` of `predict` and `target`, scalar."""

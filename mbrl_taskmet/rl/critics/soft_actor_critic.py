@@ -83,9 +83,7 @@ class SoftActorCritic:
     Actions are vectors in [−1, 1] inside, as models and the replay know them; `act` gives the environment's.
     """
 
-    def __init__(
-        self, observation_size: int, action_space: ActionSpace, settings: SoftActorCriticSettings, layers: int = 2
-    ):
+    def __init__(self, observation_size: int, action_space: ActionSpace, settings: SoftActorCriticSettings, layers: int = 2):
         self.observation_size, self.action_space, self.settings = observation_size, action_space, settings
         self.optimizer = optimizers.critic_optimizer(settings.lr, settings.sparsity)
         self.actor_optimizer = optax.adam(settings.actor_lr)

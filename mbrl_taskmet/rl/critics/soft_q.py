@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
+from typing_extensions import override
 
 from mbrl_taskmet.core import optimizers
 from mbrl_taskmet.core.networks import MLP, apply
@@ -33,6 +35,7 @@ class SoftQSettings(CriticSettings):
     )
     epsilon: float = setting(0.1, "probability of a random action while training", low=0, high=1)
 
+    @override
     def make(self, observation_size: int, action_space: ActionSpace) -> SoftQ:
         return SoftQ(observation_size, action_space, self)
 
@@ -90,31 +93,33 @@ class SoftQ:
         """ω̄."""
         return state.target_params
 
-    def action_values(self, params: PyTree, observation: jax.Array) -> jax.Array:
+    def action_values(self, params: PyTree, observation: Float[Array, "*batch n"]) -> Float[Array, "heads *batch actions"]:
         """Q_ω(s, ·) of both heads: (..., n) → (2, ..., actions)."""
         return jax.vmap(lambda head: apply(self._network, head, observation))(params)
 
-    def predict(self, params: PyTree, transitions: Transitions) -> jax.Array:
+    def predict(self, params: PyTree, transitions: Transitions) -> Float[Array, "heads batch"]:
         """Q_ω(s, a) of both heads, (2, batch)."""
         return jnp.sum(self.action_values(params, transitions.observation) * transitions.action, axis=-1)
 
-    def value(self, bootstrap: PyTree, observation: jax.Array) -> jax.Array:
+    def value(self, bootstrap: PyTree, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """V_ω̄(s), the soft value of the smaller head per action: (..., n) → (...)."""
         return soft_value(jnp.min(self.action_values(bootstrap, observation), axis=0), self.settings.temperature)
 
-    def head_values(self, params: PyTree, state: SoftQState, observation: jax.Array) -> jax.Array:
+    def head_values(
+        self, params: PyTree, state: SoftQState, observation: Float[Array, "*batch n"]
+    ) -> Float[Array, "heads *batch"]:
         """The soft value of each head, (..., n) → (2, ...)."""
         return soft_value(self.action_values(params, observation), self.settings.temperature)
 
-    def target(self, bootstrap: PyTree, transitions: Transitions) -> jax.Array:
+    def target(self, bootstrap: PyTree, transitions: Transitions) -> Float[Array, " batch"]:
         """r + γ·V_ω̄(s'), (batch,); differentiable in the transitions' reward and next observation."""
         value = self.value(bootstrap, transitions.next_observation)
         return bellman_target(transitions.reward, transitions.terminated, value, self.settings.discount)
 
-    def error(self, prediction: jax.Array, target: jax.Array) -> jax.Array:
+    def error(self, prediction: Float[Array, "heads batch"], target: Float[Array, " batch"]) -> Float[Array, ""]:
         """The Bellman error of predictions (2, batch) against targets (batch,), scalar."""
         return bellman_error(prediction, target)
 
-    def loss(self, params: PyTree, bootstrap: PyTree, transitions: Transitions) -> jax.Array:
+    def loss(self, params: PyTree, bootstrap: PyTree, transitions: Transitions) -> Float[Array, ""]:
         """L_task(ω) on real transitions, L_Q(ω, θ) on the model's (paper eqs. 9–10)."""
         return self.error(self.predict(params, transitions), self.target(bootstrap, transitions))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from mbrl_taskmet.core.optimizers import Trained, step
 from mbrl_taskmet.core.settings import group
@@ -27,7 +28,7 @@ class Learner(NamedTuple):
     metric: Trained  # φ; VEP keeps its frozen values here
     moments: Moments | tuple[()] = ()  # of the observations, which networks see normalised
 
-    def normalized(self, observation: jax.Array) -> jax.Array:
+    def normalized(self, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
         """An environment's observation (..., n) as the networks see it."""
         return normalize(self.moments, observation) if self.moments else observation
 
@@ -36,7 +37,7 @@ class Learner(NamedTuple):
         """The units (n,) of a normalised observation, in the environment's."""
         return deviation(self.moments) if self.moments else 1.0
 
-    def observe(self, observation: jax.Array) -> Learner:
+    def observe(self, observation: Float[Array, " n"]) -> Learner:
         """The learner after one more observation (n,) of the environment."""
         return self._replace(moments=include(self.moments, observation)) if self.moments else self
 
@@ -110,14 +111,12 @@ class Method:
         """The critic's action for an observation (n,) of the environment. `key` is consumed."""
         return self.critic.act(learner.critic, key, learner.normalized(observation), explore, random)
 
-    def metric_diagonal(self, learner: Learner, batch: Transitions) -> jax.Array | None:
+    def metric_diagonal(self, learner: Learner, batch: Transitions) -> Float[Array, " n"] | None:
         """The mean over the batch of Λ's diagonal (n,), or None for a method without a metric."""
         del learner, batch
         return None
 
-    def diagnose(
-        self, learner: Learner, batch: Transitions, state_size: int, key: jax.Array
-    ) -> dict[str, jax.Array | None]:
+    def diagnose(self, learner: Learner, batch: Transitions, state_size: int, key: jax.Array) -> dict[str, jax.Array | None]:
         """What a report says of a batch of the replay, by the names in `Report`; `state_size` dimensions are real.
 
         `key` is consumed.
@@ -141,11 +140,11 @@ class Method:
             next_observation=self.model.next_observation(params.dynamics, batch.observation, batch.action),
         )
 
-    def prediction_error(self, dynamics: PyTree, batch: Transitions) -> jax.Array:
+    def prediction_error(self, dynamics: PyTree, batch: Transitions) -> Float[Array, "batch n"]:
         """ŝ' − s' of shape (batch, n)."""
         return self.model.next_observation(dynamics, batch.observation, batch.action) - batch.next_observation
 
-    def reward_loss(self, reward: PyTree, batch: Transitions) -> jax.Array:
+    def reward_loss(self, reward: PyTree, batch: Transitions) -> Float[Array, ""]:
         """E(r̂ − r)²: the reward network's own least squares, which no metric weighs."""
         return jnp.mean((self.model.reward(reward, batch.observation, batch.action) - batch.reward) ** 2)
 

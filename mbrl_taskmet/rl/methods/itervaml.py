@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from mbrl_taskmet.rl.critics import Bootstrap, Critic
 from mbrl_taskmet.rl.methods.base import Info, Learner, Method, ModelBased, PyTree
@@ -21,6 +22,7 @@ from mbrl_taskmet.rl.replay import Transitions
 class IterVAMLSettings(ModelBased):
     """IterVAML has no settings of its own."""
 
+    @override
     def make(self, observation_size: int, action_size: int, critic: Critic) -> IterVAML:
         return IterVAML(self, self.model.make(observation_size, action_size), critic)
 
@@ -28,6 +30,7 @@ class IterVAMLSettings(ModelBased):
 class IterVAML(Method):
     """Model step, critic step, target step."""
 
+    @override
     def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
         bootstrap_key, critic_key = jax.random.split(key)
         bootstrap = self.critic.bootstrap(learner.critic, bootstrap_key)

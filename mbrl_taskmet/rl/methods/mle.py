@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from mbrl_taskmet.rl.critics import Critic
 from mbrl_taskmet.rl.methods.base import Info, Learner, Method, ModelBased
@@ -21,6 +22,7 @@ from mbrl_taskmet.rl.replay import Transitions
 class MLESettings(ModelBased):
     """MLE has no settings of its own."""
 
+    @override
     def make(self, observation_size: int, action_size: int, critic: Critic) -> MLE:
         return MLE(self, self.model.make(observation_size, action_size), critic)
 
@@ -28,6 +30,7 @@ class MLESettings(ModelBased):
 class MLE(Method):
     """Model step, critic step, target step."""
 
+    @override
     def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
         def squared_error(dynamics: object) -> jax.Array:
             return jnp.mean(jnp.sum(self.prediction_error(dynamics, batch) ** 2, axis=-1))

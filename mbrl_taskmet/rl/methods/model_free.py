@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
+from typing_extensions import override
 
 from mbrl_taskmet.rl.critics import Critic
 from mbrl_taskmet.rl.methods.base import Info, Learner, Method, MethodSettings, PyTree
@@ -26,12 +27,15 @@ class NoModel(Model):
     def __init__(self, observation_size: int) -> None:
         self.observation_size, self.optimizer = observation_size, optax.set_to_zero()
 
+    @override
     def init(self, key: jax.Array) -> ModelParams:
         return ModelParams((), ())
 
+    @override
     def next_observation(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
         return jnp.full_like(observation, jnp.nan)
 
+    @override
     def reward(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
         return jnp.full_like(observation[..., 0], jnp.nan)
 
@@ -40,6 +44,7 @@ class NoModel(Model):
 class ModelFreeSettings(MethodSettings):
     """There is no model to set."""
 
+    @override
     def make(self, observation_size: int, action_size: int, critic: Critic) -> ModelFree:
         return ModelFree(self, NoModel(observation_size), critic)
 
@@ -47,8 +52,10 @@ class ModelFreeSettings(MethodSettings):
 class ModelFree(Method):
     """Critic step, target step."""
 
+    @override
     def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
         return self.fit_critic(learner, batch, key), Info(residual=jnp.array(jnp.nan))
 
+    @override
     def imagine(self, params: ModelParams, batch: Transitions) -> Transitions:
         return batch  # the data, in the place of a model's predictions

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+from typing_extensions import override
 
 from mbrl_taskmet.core.implicit import implicit_vjp
 from mbrl_taskmet.core.linear_solve import SOLVERS, Solution, Solver
@@ -38,11 +39,17 @@ def task_gradient(
 
 
 @dataclass(frozen=True, kw_only=True)
-class OMDSettings(ModelBased):
-    """How OMD's linear system is solved."""
+class ThroughCritic(ModelBased):
+    """The settings of a method that differentiates through the critic: how the linear system of H_Q is solved."""
 
     critic_solver: Solver = choice(SOLVERS, "identity", "solver of the critic's linear system", prefix="critic_")
 
+
+@dataclass(frozen=True, kw_only=True)
+class OMDSettings(ThroughCritic):
+    """OMD has no settings beside these."""
+
+    @override
     def make(self, observation_size: int, action_size: int, critic: Critic) -> OMD:
         return OMD(self, self.model.make(observation_size, action_size), critic)
 
@@ -52,6 +59,7 @@ class OMD(Method):
 
     settings: OMDSettings
 
+    @override
     def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
         bootstrap_key, critic_key = jax.random.split(key)
         learner = self.fit_critic(learner, batch, critic_key)

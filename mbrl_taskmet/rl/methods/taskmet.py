@@ -18,6 +18,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from typing_extensions import override
 
 from mbrl_taskmet.core.implicit import implicit_vjp
 from mbrl_taskmet.core.linear_solve import SOLVERS, Solution, Solver
@@ -26,12 +27,12 @@ from mbrl_taskmet.core.optimizers import Trained, inverse_sqrt, step
 from mbrl_taskmet.core.settings import choice, setting
 from mbrl_taskmet.rl.critics import Critic
 from mbrl_taskmet.rl.methods.base import Info, Learner, Method, PyTree
-from mbrl_taskmet.rl.methods.omd import OMDSettings, task_gradient
+from mbrl_taskmet.rl.methods.omd import ThroughCritic, task_gradient
 from mbrl_taskmet.rl.replay import Transitions
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskMetSettings(OMDSettings):
+class TaskMetSettings(ThroughCritic):
     """The metric, what moves it, and how the two linear systems are solved. `metric_every` are the inner steps K."""
 
     metric: Metric = choice(METRICS, "diagonal", "parametrisation of the learned metric")
@@ -48,6 +49,7 @@ class TaskMetSettings(OMDSettings):
         """What moves φ."""
         return optax.adam(inverse_sqrt(self.metric_lr, self.metric_lr_decay))
 
+    @override
     def make(self, observation_size: int, action_size: int, critic: Critic) -> TaskMet:
         return TaskMet(self, self.model.make(observation_size, action_size), critic)
 
@@ -57,11 +59,13 @@ class TaskMet(Method):
 
     settings: TaskMetSettings
 
+    @override
     def init(self, key: jax.Array) -> Learner:
         rest, metric_key = jax.random.split(key)
         params = self.settings.metric.init(metric_key, self.model.observation_size, self.critic.action_space.size)
         return super().init(rest)._replace(metric=Trained(params, self.settings.metric_optimizer.init(params)))
 
+    @override
     def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
         metric_key, critic_key = jax.random.split(key)
         learner = self.fit_model(learner, batch, lambda dynamics: self.loss(dynamics, learner.metric.params, batch))
@@ -98,6 +102,7 @@ class TaskMet(Method):
             solver=self.settings.solver,
         )
 
+    @override
     def metric_diagonal(self, learner: Learner, batch: Transitions) -> jax.Array:
         return jnp.mean(self.settings.metric.diagonals(learner.metric.params, batch.observation, batch.action), axis=0)
 

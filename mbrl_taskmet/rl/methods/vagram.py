@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from mbrl_taskmet.core.metric import prediction_loss
 from mbrl_taskmet.rl.critics import Critic
@@ -24,6 +25,7 @@ from mbrl_taskmet.rl.replay import Transitions
 class VaGraMSettings(ModelBased):
     """VaGraM has no settings of its own."""
 
+    @override
     def make(self, observation_size: int, action_size: int, critic: Critic) -> VaGraM:
         return VaGraM(self, self.model.make(observation_size, action_size), critic)
 
@@ -31,6 +33,7 @@ class VaGraMSettings(ModelBased):
 class VaGraM(Method):
     """Model step under the critic's metric, critic step, target step."""
 
+    @override
     def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
         metric = self.metric(learner, batch)
         learner = self.fit_model(
@@ -48,5 +51,6 @@ class VaGraM(Method):
         both = jnp.concatenate([gradients(learner.critic.params), gradients(learner.critic.target_params)], axis=1)
         return jnp.mean(both**2, axis=1)
 
+    @override
     def metric_diagonal(self, learner: Learner, batch: Transitions) -> jax.Array:
         return jnp.mean(self.metric(learner, batch), axis=0)

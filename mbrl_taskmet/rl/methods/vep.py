@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from mbrl_taskmet.core.networks import MLP, apply
 from mbrl_taskmet.core.optimizers import Trained
@@ -26,6 +27,7 @@ _NETWORK = MLP((32, 32), outputs=1, last_scale=1.0)  # not the papers' 0.01: the
 class VEPSettings(ModelBased):
     """VEP has no settings of its own."""
 
+    @override
     def make(self, observation_size: int, action_size: int, critic: Critic) -> VEP:
         return VEP(self, self.model.make(observation_size, action_size), critic)
 
@@ -33,6 +35,7 @@ class VEPSettings(ModelBased):
 class VEP(Method):
     """Model step, critic step, target step. The learner's `metric` holds the frozen values, each seed's own."""
 
+    @override
     def init(self, key: jax.Array) -> Learner:
         rest, values_key = jax.random.split(key)
         learner = super().init(rest)
@@ -41,6 +44,7 @@ class VEP(Method):
         values = jax.lax.map(lambda k: _NETWORK.init(k, inputs), jax.random.split(values_key, VALUES))
         return learner._replace(metric=Trained(values, ()))
 
+    @override
     def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
         learner = self.fit_model(learner, batch, lambda dynamics: self.loss(dynamics, learner.metric.params, batch))
         return self.fit_critic(learner, batch, key), Info(residual=jnp.array(jnp.nan))

@@ -1,4 +1,4 @@
-"""Ways of training the predictor of a decision task, one class each: what a step of it descends.
+"""Objectives, one class each: what a step on the predictor of a decision task descends.
 
 mse       E(ŷ − y)²
 dfl       − E g(relax(ŷ), y) + α·MSE                     decision-focused learning (Wilder et al. 2019)
@@ -8,39 +8,58 @@ taskmet   E‖ŷ − y‖²_Λ under a metric that Algorithm 1 learns (Bansal et
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from typing_extensions import override
 
-from decision_tasks.base import Data, Task, decided_value, relaxed_value
+from decision_tasks.base import Data, Task, decided_value, relaxed_value, squared_error
 from decision_tasks.lodl import fit_losses, quadratic_loss
 from mbrl_taskmet.core.bilevel import Bilevel, Info, State, fit, take
 from mbrl_taskmet.core.linear_solve import NormalCG, Solver
-from mbrl_taskmet.rl.methods.base import Trained
 from mbrl_taskmet.core.metric import FactorMetric, squared_norm
+from mbrl_taskmet.core.optimizers import Trained
+from mbrl_taskmet.core.settings import ConfigError, setting
 
 PyTree = Any
 CLIP = 1.0  # norm at which the predictor's gradient is clipped
 
 
 @dataclass(frozen=True)
-class Method:
+class Objective:
     """A loss of predictions, and gradient steps on it. Subclasses give `loss`.
 
-    alpha: α, the weight of the mean squared error beside the task.
-    inner_steps, batch: gradient steps of one iteration, and the instances in each.
+    An objective is a record: fields that are made by `setting` become flags once the objective is in `OBJECTIVES`.
+
+    Attributes:
+        differentiates: whether it needs the task's relaxation.
+        decides: weight of the decisions' value in the validation score.
+        alpha: α, the weight of the mean squared error beside the task.
+        inner_steps: gradient steps of one iteration.
+        batch: instances in each of them.
     """
 
     name: ClassVar[str]
-    differentiates: ClassVar[bool] = False  # needs the task's relaxation
-    decides: ClassVar[float] = 1.0  # weight of the decisions' value in the validation score
+    differentiates: ClassVar[bool] = False
+    decides: ClassVar[float] = 1.0
 
     alpha: float = 0.0
     inner_steps: int = 10
     batch: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha < math.inf:
+            raise ConfigError(f"--alpha is {self.alpha}; give a finite number, 0 or more")
+
+    @property
+    def preparation(self) -> Any:
+        """What `prepare` depends on: of objectives that share the function, equal ones share what it makes."""
+        return () if type(self).prepare is Objective.prepare else object()
 
     def prepare(self, task: Task, key: jax.Array, train: Data) -> PyTree:
         """Whatever `loss` needs of each training instance, computed once per data set. `key` is consumed."""
@@ -81,55 +100,76 @@ class Method:
         return optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(task.learning_rate))
 
 
-def squared_error(prediction: jax.Array, batch: Data) -> jax.Array:
-    """The mean of (ŷ − y)² over instances, items and targets, scalar."""
-    return jnp.mean((prediction - batch.y) ** 2)
+def _alpha() -> Any:
+    return setting(0.0, "α, the weight of the squared error beside the task (dfl, lodl)")
 
 
 @dataclass(frozen=True)
-class MSE(Method):
+class MSE(Objective):
+    """The mean squared error, and nothing of the task."""
+
     name: ClassVar[str] = "mse"
     decides: ClassVar[float] = 0.0
     alpha: float = 1.0
 
+    @override
     def loss(self, task: Task, prediction: jax.Array, batch: Data, prepared: PyTree) -> jax.Array:
         return squared_error(prediction, batch)
 
 
 @dataclass(frozen=True)
-class DFL(Method):
+class DFL(Objective):
+    """The value of the relaxed decisions themselves."""
+
     name: ClassVar[str] = "dfl"
     differentiates: ClassVar[bool] = True
 
+    alpha: float = _alpha()
+
+    @override
     def loss(self, task: Task, prediction: jax.Array, batch: Data, prepared: PyTree) -> jax.Array:
         return self.alpha * squared_error(prediction, batch) - jnp.mean(relaxed_value(task, prediction, batch))
 
 
 @dataclass(frozen=True)
-class LODL(Method):
-    """samples: sampled predictions to which the loss of an instance is fitted. std: their spread, by default the task's."""
+class LODL(Objective):
+    """A loss of each instance that is fitted to what deciding on sampled predictions loses."""
 
     name: ClassVar[str] = "lodl"
-    samples: int = 5000
-    std: float | None = None
 
+    alpha: float = _alpha()
+    samples: int = setting(5000, "sampled predictions that an instance's loss is fitted to (lodl)", flag="lodl_samples", low=1)
+    std: float | None = setting(
+        None, "spread of the sampled predictions around the truth (lodl); the task's own by default", flag="lodl_std", above=0
+    )
+
+    @override
+    @property
+    def preparation(self) -> Any:
+        return self.samples, self.std
+
+    @override
     def prepare(self, task: Task, key: jax.Array, train: Data) -> jax.Array:
         return fit_losses(task, key, train, self.samples, self.std)
 
+    @override
     def loss(self, task: Task, prediction: jax.Array, batch: Data, prepared: jax.Array) -> jax.Array:
         losses = jax.vmap(quadratic_loss)(prepared, (prediction - batch.y).reshape(len(prepared), -1))
         return jnp.mean(losses) + self.alpha * squared_error(prediction, batch)
 
 
 @dataclass(frozen=True)
-class TaskMet(Method):
-    """Algorithm 1 through `mbrl_taskmet.core.bilevel`, with a metric of each row (section 4.2, Table 4).
+class MetricLearning(Objective):
+    """TaskMet: Algorithm 1 through `core.bilevel`, with a metric of each row (section 4.2, Table 4).
 
-    inner_steps: K.
-    hidden, metric_lr: of the metric's network.
-    warmup: predictor steps before the metric moves.
-    tolerance: the inner loop ends where its gradient's norm is under it.
-    implicit_batch, solver: instances in the implicit derivative, and how its linear system is solved.
+    Attributes:
+        inner_steps: K.
+        hidden: layers of the metric's network.
+        metric_lr: Adam's, for the metric.
+        warmup: predictor steps before the metric moves.
+        tolerance: the inner loop ends where its gradient's norm is under it.
+        implicit_batch: instances in the implicit derivative.
+        solver: of the implicit derivative's linear system.
     """
 
     name: ClassVar[str] = "taskmet"
@@ -143,12 +183,14 @@ class TaskMet(Method):
     implicit_batch: int = 10
     solver: Solver = field(default_factory=lambda: NormalCG(5))
 
+    @override
     def init(self, task: Task, key: jax.Array, train: Data, prepared: PyTree) -> State:
         model_key, metric_key, fit_key = jax.random.split(key, 3)
         bilevel = self.bilevel(task, train)
         state = bilevel.init(task.init(model_key, train), self.metric(train).init(metric_key))
         return bilevel.warm_up(state, train, fit_key)
 
+    @override
     def iterate(self, task: Task, state: State, train: Data, prepared: PyTree, key: jax.Array) -> tuple[State, Info]:
         return self.bilevel(task, train).iterate(state, train, key)
 
@@ -158,8 +200,7 @@ class TaskMet(Method):
 
     def weigh(self, params: PyTree, batch: Data) -> jax.Array:
         """Λ_φ (instances, items, targets, targets) of every row of a batch."""
-        metric, none = self.metric(batch), jnp.zeros((batch.x.shape[1], 0))
-        return jax.vmap(lambda x: metric.batch(params, x, none))(batch.x)
+        return jax.vmap(jax.vmap(partial(self.metric(batch), params)))(batch.x)
 
     def bilevel(self, task: Task, data: Data) -> Bilevel:
         """The bilevel problem of a task on data of this shape. L_pred sums over an instance's rows and targets."""
@@ -184,5 +225,5 @@ class TaskMet(Method):
         )
 
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (MSE, DFL, LODL, TaskMet)}
-"""Every method by its name on the command line."""
+OBJECTIVES: dict[str, type[Objective]] = {"mse": MSE, "dfl": DFL, "lodl": LODL, "taskmet": MetricLearning}
+"""Every objective by its name on the command line. May grow: an entry is all that another one needs."""

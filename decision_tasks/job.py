@@ -1,0 +1,103 @@
+"""A run of cells, one after the other: training with records, checkpoints, tables and pictures in a directory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from decision_tasks.one_run import CellCarry
+from decision_tasks.report import Tables, learned, result_of, rows_of, write_report
+from decision_tasks.saved import check_same_cells, move_checkpoints, to_json
+from decision_tasks.settings import CellSettings
+from decision_tasks.training import CellTrainer
+from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.runner.loop import Chunk, drive
+from mbrl_taskmet.runner.records import Row, write_arrays, write_json
+from mbrl_taskmet.runner.rundir import make_directory
+
+
+def run(
+    cells: CellSettings | Iterable[CellSettings],
+    directory: Path | str,
+    *,
+    checkpoint_share: float = 0.03,
+    go_on: str = "call run with the same arguments",
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Tables:
+    """Train cells with records and checkpoints in `directory`, or go on with the run that is there.
+
+    Args:
+        cells: one, or several that have a directory each. Those of a run that is there have to be the same.
+        directory: the run's own; made if it is not there.
+        checkpoint_share: the largest part of the time spent writing checkpoints.
+        go_on: what a user does to go on with a run that was stopped, for the sentence that says so.
+        say: takes a sentence before the training starts.
+
+    Raises:
+        ConfigError: two cells would write the same files, the run that is there has others, or the directory cannot be written.
+        Stopped: a signal asked the run to end; record and checkpoint are written.
+    """
+    cells, directory = (cells,) if isinstance(cells, CellSettings) else tuple(cells), Path(directory)
+    _check_apart(cells)
+    if (directory / "config.json").exists():
+        check_same_cells(directory, cells)
+    make_directory(directory)
+    say(f"{directory}: {len(cells)} cell(s), {sum(cell.runs for cell in cells)} runs (data sets × seeds)")
+    for note in dict.fromkeys(note for cell in cells for note in cell.task.notes):
+        say(note)
+    write_json(directory / "config.json", to_json(cells))
+    trainer: CellTrainer | None = None
+    for cell in cells:
+        place = directory / cell.directory
+        if (place / "result.json").exists():
+            continue
+        common = trainer.common if trainer is not None and cell.shares(trainer.cell) else None
+        trainer = CellTrainer(cell, common)
+        _train(CellJob(trainer), place, go_on, checkpoint_share)
+    return write_report(cells, directory)
+
+
+class CellJob:
+    """A `CellTrainer`'s training, as `drive` needs it."""
+
+    unit = "iteration"
+
+    def __init__(self, trainer: CellTrainer):
+        self.trainer, self.total = trainer, trainer.iterations
+        self.label = f"{trainer.cell.names['task']} {trainer.cell.label}"
+
+    def prepare(self) -> None:
+        """Compile ahead of the first chunk."""
+        self.trainer.compile()
+
+    def chunks(self, carry: CellCarry, start: int, rows: list[Row]) -> Iterator[Chunk]:
+        """Train from a carry at iteration `start` until every run has stopped."""
+        del rows
+        cell = self.trainer.cell
+        for iteration, new_carry, report in self.trainer.run(carry, start):
+            new = rows_of(report, iteration, cell.seeds)
+            news = tuple(
+                f"{self.label}, run {row['seed']}: {row['failure']}; its best predictor before is kept and the others go on"
+                for row in new if "failure" in row
+            )  # fmt: skip
+            yield Chunk(iteration, new_carry, new, f"{report.stopped.sum()} of {cell.runs} runs stopped", news)
+
+
+def _train(job: CellJob, place: Path, go_on: str, share: float) -> None:
+    """Train a cell to its `result.json`, or go on with it."""
+    place.mkdir(exist_ok=True)
+    move_checkpoints(place)
+    done = drive(job, place, go_on, share)
+    result = job.trainer.finish(done.carry)
+    write_arrays(place / "learned.npz", learned(job.trainer, result))
+    seconds = done.rows[-1]["wall_seconds"] if done.rows else None
+    write_json(place / "result.json", result_of(job.trainer, result, seconds))
+
+
+def _check_apart(cells: tuple[CellSettings, ...]) -> None:
+    places = [cell.directory for cell in cells]
+    if not places:
+        raise ConfigError("there is no cell to train; give one or more")
+    twice = [place for place in places if places.count(place) > 1]
+    if twice:
+        raise ConfigError(f"two cells would write to {twice[0]}; give each a run of its own")

@@ -1,0 +1,111 @@
+"""The files that a run of cells is resumed from: its `config.json`, of this format and the one before, and its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from decision_tasks.objectives import OBJECTIVES
+from decision_tasks.settings import ALL, TASKS, CellSettings, cells, with_shared_tasks
+from mbrl_taskmet.core.settings import ConfigError, before, flag, options, resolve
+from mbrl_taskmet.runner.rundir import FORMAT, check_same, saved_settings
+
+
+def to_json(run: Sequence[CellSettings]) -> dict[str, Any]:
+    """The contents of `config.json` for the cells of a run."""
+    return {"format": FORMAT, "cells": [cell.names for cell in run], "unnamed": [_unnamed(cell) for cell in run]}
+
+
+def saved_names(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings of each cell by name in a run's `config.json`, which this version or an earlier one wrote."""
+    if saved["format"] == 1:
+        return [cell.names for cell in cells(_known(saved["config"]))]
+    return [before(CellSettings) | names for names in saved["cells"]]
+
+
+def read_saved(saved: Mapping[str, Any]) -> tuple[CellSettings, ...]:
+    """The cells in a run's `config.json`.
+
+    Raises:
+        ConfigError: they were made in Python, of more than settings.
+        KeyError, TypeError: it is not what any version writes.
+    """
+    unnamed = dict.fromkeys(name for names in saved.get("unnamed", ()) for name in names)
+    if unnamed:
+        raise ConfigError(f"the run was started from Python, with {', '.join(unnamed)}, which no flag gives; "
+                          "call run with the same cells to go on")  # fmt: skip
+    return with_shared_tasks(resolve(CellSettings, _known(names)) for names in saved_names(saved))
+
+
+def check_same_cells(directory: Path, run: Sequence[CellSettings]) -> None:
+    """Raise ConfigError unless the run in `directory` is of the same cells."""
+    new, saved = _described(json.loads(json.dumps(to_json(run)))), saved_settings(directory, _described)
+    if len(saved) != len(new):
+        raise ConfigError(f"{directory} is a run of {len(saved)} cell(s), not {len(new)}; give another directory")
+    for mine, old in zip(new, saved, strict=True):
+        for name in mine | old:
+            if mine.get(name) != old.get(name):
+                raise ConfigError(f"{directory} has {name} {old.get(name)}, not {mine.get(name)}; give another directory")
+
+
+def check_given(directory: Path, given: Mapping[str, Any], run: tuple[CellSettings, ...]) -> None:
+    """Raise ConfigError if a setting that was given for a run in `directory` is another in one of its cells."""
+    each = [cell.names for cell in run]
+    wide = {name: next(iter(found)) if len(found) == 1 else ALL
+            for name in ("task", "method") for found in [{names[name] for names in each}]}  # fmt: skip
+    for names in each:
+        elsewhere = {name for other in each for name in other} - names.keys()
+        check_same(directory, {name: given[name] for name in given if name not in elsewhere}, names | wide)
+
+
+def move_checkpoints(place: Path) -> None:
+    """Put the checkpoints of a cell where `runner.checkpoint` looks for them: format 1 had them one directory higher."""
+    old = [path for path in (place / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
+    if old:
+        (place / "checkpoints" / "state").mkdir(exist_ok=True)
+    for path in old:
+        path.rename(place / "checkpoints" / "state" / path.name)
+
+
+def _described(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All that a `config.json` says of each cell: settings by their flags, and what no flag gives."""
+    names = saved_names(saved)
+    unnamed = saved.get("unnamed", [{}] * len(names))
+    return [{flag(name): value for name, value in mine.items()} | more for mine, more in zip(names, unnamed, strict=True)]
+
+
+def _known(names: dict[str, Any]) -> dict[str, Any]:
+    """Settings by name, all of which this version has."""
+    for name in names:
+        if name not in {option.name for option in options(CellSettings)}:
+            raise TypeError(f"there is no setting {name!r}")
+    return names
+
+
+def _unnamed(cell: CellSettings) -> dict[str, Any]:
+    """What was given in Python and no flag could: tasks and objectives of one's own, and values that are no settings."""
+    found: dict[str, Any] = {}
+    for registry, word, record in ((TASKS, "task", cell.task), (OBJECTIVES, "method", cell.objective)):
+        if type(record) not in registry.values():
+            found[f"the {word} {record.name}"] = type(record).__qualname__
+        found |= {f"{name} of the {word} {record.name}": mark for name, mark in _beside_settings(record).items()}
+    return found
+
+
+def _beside_settings(record: Any) -> dict[str, Any]:
+    """A mark of each field of a record that is no setting and holds something else than its default."""
+    plain = [field for field in fields(record) if not {"help", "group"} & field.metadata.keys()]
+    defaults = {field.name: field.default_factory() if callable(field.default_factory) else field.default for field in plain}
+    values = {name: getattr(record, name) for name in defaults}
+    return {name: _mark(value) for name, value in values.items() if repr(value) != repr(defaults[name])}
+
+
+def _mark(value: Any) -> Any:
+    """What tells a value from another, in JSON, as far as a value of its type can be told."""
+    if hasattr(value, "tobytes"):
+        return f"{value.dtype} {value.shape}, checksum {zlib.crc32(value.tobytes())}"
+    return type(value).__qualname__ if " at 0x" in repr(value) else repr(value)
