@@ -1,11 +1,13 @@
 """The exact tabular study of OMD: two states, two actions, a model of bounded norm; no sampling and no networks.
 
-    P̂(s'|s,a) = softmax(z_a,s),  z = logits/α,   r̂ free,   ‖(z, r̂)‖ ≤ B by projection after every Adam step
-    MLE   min  E_s,a [ −Σ_s' P log P̂ + (r̂ − R)² ]
-    OMD   max  J(softmax(Q*/α)),   Q* = r̂ + γ P̂ V*,   V* = α log Σ_a exp(Q*/α),   J = E_s0 (I − γ P_π)⁻¹ R_π
+    P̂(s'|s,a) = softmax(z_as / T),   r̂(s,a) free,   θ = (z, r̂) ~ U(0, 1) at the start
+    MLE   min  E_s,a [ KL(P ‖ P̂) + (r̂ − R)² ]
+    OMD   max  J(softmax(Q*/T)),   Q* = r̂ + γ P̂ V*,   V* = T log Σ_a exp(Q*/T),   J = E_s0 (I − γ P_π)⁻¹ R_π
+    both  by Adam, θ shortened to a norm of B after every step; Adam's moments are left alone
 
 Nikishin et al. (2022), section 5.1. ∂Q* comes from the implicit function theorem, with the Bellman residual's squared norm as
-the inner problem. `python -m agents.tabular` prints the returns beside the published ones.
+the inner problem. The norm that made their figure is not their text's: see `PROJECTIONS`.
+`python -m agents.tabular` prints the returns beside the published ones.
 """
 
 from __future__ import annotations
@@ -29,19 +31,25 @@ from mbrl_taskmet.runner.command import Parser, check_counts, command
 DISCOUNT, TEMPERATURE = 0.9, 0.01
 TRANSITION = np.array([[[0.7, 0.3], [0.2, 0.8]], [[0.99, 0.01], [0.99, 0.01]]])  # [action, state, next state]
 REWARD = np.array([[-0.45, -0.1], [0.5, 0.5]])  # [state, action]
-BOUNDS = (0.32, 0.63, 0.95, 1.26, 1.89, 2.84, 4.11, 5.05)
-PUBLISHED = {  # read off the figure, ±.02
-    "MLE": (-0.83, -0.72, -0.48, 0.19, 0.67, 0.92, 1.00, 1.01),
-    "OMD": (-0.60, -0.33, 0.13, 0.59, 1.00, 1.02, 1.03, 1.03),
+BOUNDS = np.linspace(0, 6, 20)[[1, 2, 3, 4, 6, 9, 13, 16]]
+FIGURE = {
+    "MLE": (-0.83, -0.73, -0.48, 0.19, 0.67, 0.92, 0.99, 1.00),
+    "OMD": (-0.60, -0.33, 0.13, 0.595, 0.99, 1.03, 1.02, 1.03),
 }
+"""J under every bound, read off the published figure, ±0.02."""
+ORIGINAL = {
+    "MLE": (-0.825, -0.722, -0.482, 0.202, 0.653, 0.920, 0.996, 1.013),
+    "OMD": (-0.593, -0.328, 0.134, 0.597, 0.995, 1.024, 1.022, 1.026),
+}
+"""J under every bound, the mean over seeds 1 to 10 of the original code run again."""
 _NEWTON_STEPS = 12  # policy iteration of two states and two actions ends after four; the soft one is as fast but for rounding
 
 
 class Params(NamedTuple):
     """A tabular model θ."""
 
-    logits: jax.Array  # (actions, states, next states), times 1/α
-    reward: jax.Array  # (states, actions)
+    logits: jax.Array  # z (actions, states, next states)
+    reward: jax.Array  # r̂ (states, actions)
 
 
 def transition(params: Params) -> jax.Array:
@@ -65,14 +73,14 @@ def optimal_values(params: Params) -> jax.Array:
 
 
 def policy_return(values: jax.Array) -> jax.Array:
-    """J, the exact discounted return of the policy softmax(Q/α) from a uniform start, scalar."""
+    """J, the exact discounted return of the policy softmax(Q/T) from a uniform start, scalar."""
     policy = jax.nn.softmax(values / TEMPERATURE)
     moves = jnp.einsum("sa,ast->st", policy, TRANSITION)
     return jnp.mean(jnp.linalg.solve(jnp.eye(2) - DISCOUNT * moves, jnp.sum(policy * REWARD, axis=-1)))
 
 
 def mle_gradient(params: Params) -> Params:
-    """The gradient of the negative log-likelihood and the squared error of the reward."""
+    """The gradient of the mean KL(P ‖ P̂), but for P's constant entropy, and the mean squared error of the reward."""
 
     def loss(params: Params) -> jax.Array:
         likelihood = jnp.sum(TRANSITION * jax.nn.log_softmax(params.logits / TEMPERATURE), axis=-1)
@@ -98,51 +106,90 @@ def omd_gradient(params: Params) -> Params:
 METHODS: dict[str, Callable[[Params], Params]] = {"MLE": mle_gradient, "OMD": omd_gradient}
 
 
-def project(params: Params, bound: jax.Array) -> Params:
-    """The model scaled down to ‖(z, r̂)‖ = `bound` if it is longer."""
-    norm = jnp.sqrt(jnp.sum((params.logits / TEMPERATURE) ** 2) + jnp.sum(params.reward**2))
-    return jax.tree.map(lambda x: x * jnp.minimum(1.0, bound / norm), params)
+def _shortening(square: jax.Array, bound: jax.Array) -> jax.Array:
+    """min(1, B/n), n² = `square`, by which what has the norm n is multiplied to have B at most."""
+    return jnp.minimum(1.0, bound / jnp.sqrt(square))
 
 
-def learn(method: str, key: jax.Array, bound: jax.Array, steps: int) -> jax.Array:
-    """J after `steps` of projected Adam from a model drawn from U(0, 1), scalar. `key` is consumed."""
+def project_original(params: Params, bound: jax.Array) -> Params:
+    """Each of x = z and x = r̂ by itself, shortened to √(‖x[0]/T‖² + ‖x[1]‖²) ≤ B.
+
+    The original applies to one array at a time the line that means `project_text`, so what were to be the two arrays are the
+    two entries of each one's first axis: action 0's logits and state 0's rewards count in units of T, the others as they are.
+    """
+
+    def shortened(x: jax.Array) -> jax.Array:
+        return x * _shortening(jnp.sum((x[0] / TEMPERATURE) ** 2) + jnp.sum(x[1] ** 2), bound)
+
+    return Params(shortened(params.logits), shortened(params.reward))
+
+
+def project_text(params: Params, bound: jax.Array) -> Params:
+    """The whole model shortened to √(‖z/T‖² + ‖r̂‖²) ≤ B."""
+    by = _shortening(jnp.sum((params.logits / TEMPERATURE) ** 2) + jnp.sum(params.reward**2), bound)
+    return Params(by * params.logits, by * params.reward)
+
+
+PROJECTIONS: dict[str, Callable[[Params, jax.Array], Params]] = {"original": project_original, "text": project_text}
+"""The norm that runs in the code that made the published figure, and the one that the paper's text gives."""
+
+
+def start(seed: int) -> Params:
+    """The original's model of a seed before any step, U(0, 1) and not projected, from JAX's generator of 2021."""
+    with jax.threefry_partitionable(False):
+        _, logits, reward = jax.random.split(jax.random.key(seed), 3)  # the first drew its Q, which here is solved for
+        return Params(jax.random.uniform(logits, (2, 2, 2)), jax.random.uniform(reward, (2, 2)))
+
+
+def learn(begin: Params, bound: jax.Array, method: str, norm: str, steps: int) -> jax.Array:
+    """J after `steps` of projected Adam, scalar.
+
+    As in the original, the last step counts for nothing: J is that of the Q* which it begins with. Under bounds from 1.26 to
+    2.84 MLE ends in a cycle of two models, so J is the mean of that one and the one before.
+    """
     optimizer = optax.adam(0.01)
-    keys = jax.random.split(key)
-    start = project(Params(jax.random.uniform(keys[0], (2, 2, 2)), jax.random.uniform(keys[1], (2, 2))), bound)
 
-    def step(carry: tuple[Params, optax.OptState], _: None) -> tuple[tuple[Params, optax.OptState], None]:
-        params, state = carry
+    def step(carry: tuple[Params, Params, optax.OptState], _: None) -> tuple[tuple[Params, Params, optax.OptState], None]:
+        _before, params, state = carry
         updates, state = optimizer.update(METHODS[method](params), state)
-        return (project(optax.apply_updates(params, updates), bound), state), None
+        return (params, PROJECTIONS[norm](optax.apply_updates(params, updates), bound), state), None
 
-    (params, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=steps)
-    return policy_return(optimal_values(params))
+    (before, last, _), _ = jax.lax.scan(step, (begin, begin, optimizer.init(begin)), length=steps - 1)
+    return (policy_return(optimal_values(before)) + policy_return(optimal_values(last))) / 2
 
 
-def study(seeds: int, steps: int) -> dict[str, np.ndarray]:
-    """J of every method, (seeds, bounds), in float64."""
+def study(seeds: int, steps: int, norm: str = "original") -> dict[str, np.ndarray]:
+    """J of every method, (seeds, bounds), of seeds from 1 on, in float64."""
     with jax.enable_x64(True):
-        keys, bounds = jax.random.split(jax.random.key(0), seeds), jnp.array(BOUNDS)
-        every = {method: jax.vmap(jax.vmap(partial(learn, method, steps=steps), (None, 0)), (0, None)) for method in METHODS}
-        return {method: np.asarray(jax.jit(run)(keys, bounds)) for method, run in every.items()}
+        begin = jax.tree.map(lambda *x: jnp.stack(x), *(start(seed) for seed in range(1, seeds + 1)))
+        every = {method: partial(learn, method=method, norm=norm, steps=steps) for method in METHODS}
+        runs = {method: jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None))) for method, run in every.items()}
+        return {method: np.asarray(run(begin, jnp.array(BOUNDS))) for method, run in runs.items()}
 
 
 def table(returns: dict[str, np.ndarray]) -> str:
-    """Markdown: mean ± standard error over seeds under every bound, beside the published mean."""
+    """Markdown: mean ± standard error over seeds under every bound, beside the published mean; and the largest difference."""
     from mbrl_taskmet.runner.statistics import standard_error
 
-    lines = ["| method | " + " | ".join(f"B = {bound}" for bound in BOUNDS) + " |", "|---" * (len(BOUNDS) + 1) + "|"]
+    lines = ["| method | B | here | original code run again | published figure |", "|---|---|---|---|---|"]
+    differences = {}
     for method, values in returns.items():
-        cells = [f"{column.mean():.2f} ± {standard_error(column):.2f}" for column in values.T]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-        lines.append(f"| {method}, published | " + " | ".join(f"{value:.2f}" for value in PUBLISHED[method]) + " |")
-    return "\n".join(lines).replace("| -", "| −")
+        for bound, column, original, figure in zip(BOUNDS, values.T, ORIGINAL[method], FIGURE[method], strict=True):
+            ours = f"{column.mean():.3f} ± {standard_error(column):.3f}"
+            read_off = f"{figure:.3f}".removesuffix("0")
+            lines.append(f"| {method} | {bound:.2f} | {ours} | {original:.3f} | {read_off} |")
+            differences[f"{method}, B = {bound:.2f}"] = abs(column.mean() - original)
+    furthest = max(differences, key=lambda cell: differences[cell])
+    found = f"Largest difference from the original code run again: {differences[furthest]:.3f} ({furthest})."
+    return "\n".join([*lines, "", found]).replace("| -", "| −")
 
 
 def read(argv: list[str] | None, parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The options of `parser` and the size of the study; ConfigError if that is below 1."""
+    """The options of `parser` and those of the study; ConfigError for a size below 1 or an unknown norm."""
     parser.add_argument("--seeds", type=int, default=10, help="number of random starts (default: 10)")
     parser.add_argument("--steps", type=int, default=10_000, help="Adam steps (default: 10000)")
+    norm = "the bounded norm: the one that made the published figure, or the one of the paper's text (default: original)"
+    parser.add_argument("--norm", choices=tuple(PROJECTIONS), default="original", help=norm)
     options = parser.parse_args(argv)
     check_counts(options, "seeds", "steps")
     return options
@@ -152,7 +199,7 @@ def read(argv: list[str] | None, parser: argparse.ArgumentParser) -> argparse.Na
 def main(argv: list[str] | None = None) -> int:
     """Run the study and print its table."""
     options = read(argv, Parser(prog="python -m agents.tabular", description="OMD's exact tabular study."))
-    print(table(study(options.seeds, options.steps)))
+    print(table(study(options.seeds, options.steps, options.norm)))
     return 0
 
 

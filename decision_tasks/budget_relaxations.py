@@ -88,9 +88,16 @@ def _backward(saved: tuple[jax.Array, jax.Array, float], cotangent: jax.Array) -
         [-curvature, constraints.T],
         [multipliers[:, None] * constraints, jnp.diag(constraints @ z - limits)],
     ]) + DAMPING * jnp.eye(3 * n + 1, dtype=z.dtype)  # fmt: skip
-    adjoint = jnp.linalg.solve(system.T, jnp.concatenate([cotangent, jnp.zeros_like(limits)]))[:n]
+    right = jnp.concatenate([cotangent, jnp.zeros_like(limits)])
+    adjoint = jax.lax.platform_dependent(system.T, right, cpu=_solve_apart, default=jnp.linalg.solve)[:n]
     _, pull_back = jax.vjp(lambda rates: _gradient(z, rates), y)
     return pull_back(adjoint)[0], None
+
+
+@jax.custom_batching.sequential_vmap
+def _solve_apart(matrix: jax.Array, right: jax.Array) -> jax.Array:
+    """One system after the other: jaxlib 0.10.2 deadlocks in batched LU factors when several CPU devices make them at once."""
+    return jnp.linalg.solve(matrix, right)
 
 
 projected_gradient.defvjp(_forward, _backward)

@@ -8,7 +8,6 @@ taskmet   E‖ŷ − y‖²_Λ under a metric that Algorithm 1 learns (Bansal et
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -24,7 +23,7 @@ from mbrl_taskmet.core.bilevel import Bilevel, Info, State, fit, take
 from mbrl_taskmet.core.linear_solve import NormalCG, Solver
 from mbrl_taskmet.core.metric import FactorMetric, squared_norm
 from mbrl_taskmet.core.optimizers import Trained
-from mbrl_taskmet.core.settings import ConfigError, setting
+from mbrl_taskmet.core.settings import setting
 
 PyTree = Any
 CLIP = 1.0  # norm at which the predictor's gradient is clipped
@@ -51,10 +50,6 @@ class Objective:
     alpha: float = 0.0
     inner_steps: int = 10
     batch: int = 10
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha < math.inf:
-            raise ConfigError(f"--alpha is {self.alpha}; give a finite number, 0 or more")
 
     @property
     def preparation(self) -> Any:
@@ -101,7 +96,7 @@ class Objective:
 
 
 def _alpha() -> Any:
-    return setting(0.0, "α, the weight of the squared error beside the task (dfl, lodl)")
+    return setting(0.0, "α, the weight of the squared error beside the task (dfl, lodl)", low=0)
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,8 @@ def _draw(cells: Sequence[CellSettings], directory: Path) -> None:
 def _mean(values: Any) -> tuple[float, float | None]:
     """The mean over runs, and its standard error from the means of the data sets (None for one), whose runs are alike."""
     each = np.mean(np.asarray(values, dtype=float), axis=-1)
-    return float(each.mean()), float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else None
+    with np.errstate(invalid="ignore"):  # a value may be infinite
+        return float(each.mean()), float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else None
 
 
 def _table(cells: Sequence[CellSettings], results: list[dict[str, Any]], title: str, key: str, column: int) -> str:
@@ -187,7 +188,7 @@ def _table(cells: Sequence[CellSettings], results: list[dict[str, Any]], title: 
         parts = []
         for task in tasks:
             values = next(r for (t, _), r in found.items() if t == task)["baselines"][name][key]
-            parts += [_number(*_mean(np.asarray(values)[:, None]), unit[task]), ""]
+            parts += [_number(*_mean([[value] for value in values]), unit[task]), ""]
         lines.append(f"| {name} | " + " | ".join(parts) + " |")
     return "\n".join([*lines, "", "±: standard error over the data sets. ↓: worse than predicting zero."])
 
@@ -196,12 +197,12 @@ def _found(result: dict[str, Any] | None, key: str, unit: float) -> str:
     """A result's mean, marked where predicting zero is better."""
     if result is None:
         return ""
-    zero, value = np.mean(result["baselines"]["zero"][key]), result[f"mean_{key}"]
+    zero, value = np.mean(np.array(result["baselines"]["zero"][key], float)), result[f"mean_{key}"]
     worse = value is not None and (value < zero if key == "normalized_dq" else value > zero)
     return _number(value, result[f"stderr_{key}"], unit) + (" ↓" if worse else "")
 
 
 def _number(value: float | None, error: float | None, unit: float) -> str:
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "not finite"
     return f"{value / unit:.3g}" + ("" if error is None else f" ± {error / unit:.2g}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
 from mbrl_taskmet.rl.environment import Environment, State
 from mbrl_taskmet.rl.spaces import ActionSpace, Box, Discrete
@@ -30,15 +31,18 @@ class _Probe(Environment):
 
 
 class DiscountedReward(_Probe):
-    """Two steps, the reward 1 after the second: Q = γ at 0 and 1 at 1. Tests the
-    reward model, the regression, and the bootstrap through the model's next state.
+    """Two steps, the reward 1 after the second: Q = γ at 0 and 1 at 1.
+
+    Tests the reward model, the regression, and the bootstrap through the model's next state.
     """
 
     max_episode_steps = 2
 
+    @override
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         return jnp.zeros(()), jnp.zeros(1)
 
+    @override
     def transition(
         self, key: jax.Array, state: State, action: jax.Array
     ) -> tuple[State, jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -49,10 +53,12 @@ class DiscountedReward(_Probe):
 class MatchObservation(_Probe):
     """One step; observes −1 or 1 and earns 1 for the action of the same sign, else −1. Tests that the policy uses both."""
 
+    @override
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         sign = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
         return sign, sign[None]
 
+    @override
     def transition(
         self, key: jax.Array, state: State, action: jax.Array
     ) -> tuple[State, jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -64,9 +70,11 @@ class Walk(_Probe):
 
     max_episode_steps = 20
 
+    @override
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         return jnp.zeros(()), jnp.zeros(1)
 
+    @override
     def transition(
         self, key: jax.Array, state: State, action: jax.Array
     ) -> tuple[State, jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -80,6 +88,7 @@ class _BoxProbe(_Probe):
 
     action_space = Box((-2.0,), (2.0,))
 
+    @override
     def direction(self, action: jax.Array) -> jax.Array:
         """What an action (1,) means, scalar from −1 to 1."""
         return self.action_space.encode(action)[0]

@@ -58,7 +58,7 @@ def _name(setting: Mapping[str, Any], settings: Iterable[Mapping[str, Any]]) -> 
 
 def main(argv: list[str] | None = None) -> int:
     """Draw the runs named on the command line; 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m mbrl_taskmet.runner.plotting", description="Draw runs side by side.")
+    parser = argparse.ArgumentParser(prog="python -m mbrl_taskmet.plotting", description="Draw runs side by side.")
     parser.add_argument("directories", nargs="+", metavar="DIR", type=Path, help="directory of a run, or of several")
     parser.add_argument("--output", default="comparison.png", type=Path, metavar="FILE",
                         help="the PNG's name, also the SVG's but for its ending (default: comparison.png)")  # fmt: skip

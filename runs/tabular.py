@@ -1,6 +1,6 @@
 """OMD's exact tabular study, its table and its picture beside the published ones; the mathematics is in `agents/tabular.py`.
 
-`python -m runs.tabular --seeds 10 --steps 10000`, a minute on one core: nothing is left to resume.
+`python -m runs.tabular --output runs/results/tabular`, under a minute on one core: nothing is left to resume.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.tabular import BOUNDS, PUBLISHED, read, study, table
+from agents.tabular import BOUNDS, FIGURE, ORIGINAL, read, study, table
 from mbrl_taskmet.runner.command import Parser, command
-from mbrl_taskmet.runner.plotting import STYLES, band, save_both
+from mbrl_taskmet.runner.plotting import band, save_both
 from mbrl_taskmet.runner.versions import environment
 from runs.names import STYLE
 
@@ -26,14 +26,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/logs/tabular"), metavar="DIR")
     options = read(argv, parser)
     begin = time.monotonic()
-    returns = study(options.seeds, options.steps)
+    returns = study(options.seeds, options.steps, options.norm)
     seconds = time.monotonic() - begin
     options.output.mkdir(parents=True, exist_ok=True)
     text = table(returns)
     (options.output / "table.md").write_text(text + "\n", encoding="utf-8")
     _draw(returns, options.output)
     record = {
-        "seeds": options.seeds, "steps": options.steps, "bounds": BOUNDS, "wall_seconds": round(seconds, 1),
+        "seeds": options.seeds, "steps": options.steps, "norm": options.norm, "bounds": np.round(BOUNDS, 4).tolist(),
+        "wall_seconds": round(seconds, 1),
         **environment(),
         "returns": {method: np.round(values, 6).tolist() for method, values in returns.items()},
     }  # fmt: skip
@@ -47,9 +48,12 @@ def _draw(returns: dict[str, np.ndarray], output: Path) -> None:
 
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axis = figure.subplots()
-    for (method, values), theirs in zip(returns.items(), STYLES[2:], strict=False):
-        band(axis, np.array(BOUNDS), values, label=method, **STYLE[method])
-        axis.plot(BOUNDS, PUBLISHED[method], label=f"{method}, published", **{**theirs, "fillstyle": "none"})
+    for method, values in returns.items():
+        style = {**STYLE[method], "marker": ""}
+        band(axis, BOUNDS, values, label=f"{method}, here", **style)
+        points = {"color": style["color"], "linestyle": "", "fillstyle": "none"}
+        axis.plot(BOUNDS, ORIGINAL[method], marker="o", label=f"{method}, original code run again", **points)
+        axis.plot(BOUNDS, FIGURE[method], marker="x", label=f"{method}, published figure", **points)
     axis.set(xlabel="bound B on the norm of the model", ylabel="return, exact")
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")

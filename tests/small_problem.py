@@ -18,7 +18,7 @@ from mbrl_taskmet.core.optimizers import Trained
 from mbrl_taskmet.rl.critics import SoftQ, SoftQSettings
 from mbrl_taskmet.rl.methods import Learner, Method, MethodSettings
 from mbrl_taskmet.rl.methods.taskmet import TaskMet, TaskMetSettings
-from mbrl_taskmet.rl.model import ModelParams
+from mbrl_taskmet.rl.model import Model, ModelParams
 from mbrl_taskmet.rl.replay import Transitions
 from mbrl_taskmet.rl.spaces import Discrete
 
@@ -41,10 +41,11 @@ def make_critic(settings: SoftQSettings = CRITIC_SETTINGS) -> SoftQ:
 CRITIC = make_critic()
 
 
-class Mixing:
+class Mixing(Model):
     """ŝ' = z (½, −1) + gain · sin(z), z = [s, a]·w: both outputs share z, so θ* depends on all metrics but constant scalars."""
 
-    observation_size, optimizer = N, optax.sgd(LR)
+    def __init__(self) -> None:
+        self.observation_size, self.optimizer = N, optax.sgd(LR)
 
     def init(self, key: jax.Array) -> ModelParams:
         return ModelParams({"weights": jax.random.normal(key, (N + M,)), "gain": jnp.ones(N)}, jnp.zeros(N + M))
@@ -75,7 +76,7 @@ def draw(tree: PyTree, seed: int, mean: float = 0.0, scale: float = 1.0) -> PyTr
     return jax.tree.map(lambda x: jnp.array(normal(mean, scale, x.shape), dtype=float), tree)
 
 
-def make(settings: MethodSettings, model: Any = None, critic: SoftQ = CRITIC) -> Any:
+def make(settings: MethodSettings, model: Model | None = None, critic: SoftQ = CRITIC) -> Any:
     """A method whose steps are plain gradient descent, of `Mixing` unless another model is given."""
     return dataclasses.replace(settings.make(N, M, critic), model=Mixing() if model is None else model)
 

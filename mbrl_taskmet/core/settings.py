@@ -30,6 +30,10 @@ class ConfigError(ValueError):
     """A setting that cannot work; its message is one sentence that names the value and what to do."""
 
 
+class Misplaced(ConfigError):
+    """A setting that has no place under the choices that were made."""
+
+
 def setting(
     default: Any,
     help: str,
@@ -142,6 +146,8 @@ class Option:
             raise ConfigError(f"{flag(self.name)} is {value}; give a number from {low or 0} to {high}")
         if low is not None and not low <= value < math.inf:
             raise ConfigError(f"{flag(self.name)} is {value}; give {low} or more")
+        if not math.isfinite(value):
+            raise ConfigError(f"{flag(self.name)} is {value}; give a finite number")
         if isinstance(value, int) and not -MOST <= value <= MOST:
             raise ConfigError(f"{flag(self.name)} is {value}; give {MOST} or less")
 
@@ -182,7 +188,7 @@ def resolve(record: type[R], given: Given, preset: Given | None = None) -> R:
     built = _build(record, given, preset or {}, taken, "")
     for name in given:
         if name not in taken:
-            raise ConfigError(_misplaced(record, name, given[name], taken))
+            raise Misplaced(_misplaced(record, name, given[name], taken))
     return built
 
 

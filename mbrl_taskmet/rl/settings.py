@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mbrl_taskmet.core.settings import ConfigError, before, check_names, choice, flatten, group, resolve, setting
+from mbrl_taskmet.core.settings import ConfigError, Misplaced, before, check_names, choice, flatten, group, resolve, setting
 from mbrl_taskmet.rl import format_1
 from mbrl_taskmet.rl.critics import CRITICS, CriticSettings
 from mbrl_taskmet.rl.environment import EnvironmentSettings
@@ -107,7 +107,7 @@ class Config:
                 return self._resolve(critic)
             except ConfigError as error:
                 errors.append(error)
-        raise errors[0]
+        raise min(errors, key=lambda error: isinstance(error, Misplaced))  # the first that says what is wrong with a value
 
     def _resolve(self, critic: Any) -> Settings:
         given = {**self.given, "critic": critic}

@@ -66,7 +66,7 @@ class Box:
     def decode(self, vector: Float[Array, "*batch m"]) -> Float[Array, "*batch m"]:
         """The inverse of `encode`."""
         low, high = self._bounds(vector)
-        return low + (vector + 1) * (high - low) / 2
+        return jnp.clip(low + (vector + 1) * (high - low) / 2, low, high)  # rounding would leave the bounds
 
     def _bounds(self, like: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jnp.asarray(np.array(self.low), like.dtype), jnp.asarray(np.array(self.high), like.dtype)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +45,8 @@ DAYS = "".join(f"2024-01-{day:02},{10 + day},{20 + day}\n" for day in range(1, 2
     ("arguments", "sentence"),
     [
         ("--task cubi", "--task 'cubi' is unknown; did you mean 'cubic'?"),
-        ("--method dfl --alpha -1", "--alpha is -1.0; give a finite number, 0 or more"),
-        ("--method dfl --alpha nan", "--alpha is nan; give a finite number, 0 or more"),
+        ("--method dfl --alpha -1", "--alpha is -1.0; give 0 or more"),
+        ("--method dfl --alpha nan", "--alpha is nan; give 0 or more"),
         ("--method taskmet --alpha 1", "--alpha 1.0 does nothing for --method taskmet"),
         ("--choose 51", "--choose is 51; give a number from 1 to the 50 items there are"),
         ("--task budget --choose 6", "--choose is 6; give a number from 1 to the 5 items there are"),
@@ -238,31 +236,28 @@ def test_a_run_in_float64_trains_parameters_in_float64_and_goes_on_in_it(
     assert "has --x64 True, not False; leave it out to resume" in capsys.readouterr().err
 
 
-def test_a_terminated_run_ends_with_143_and_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "decision_tasks", *arguments]
-        return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_run_at_a_validation_and_it_goes_on_to_the_same_end(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from decision_tasks import job
 
-    # decisions without a stop by patience: many validations to be stopped at
-    long = [*SMALL, "--method", "dfl", "--steps", "200000", "--logdir", str(tmp_path)]
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax_cache"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }  # fmt: skip
-    whole = start(*long, "--name", "whole")
-    assert whole.communicate(timeout=300) and whole.returncode == 0
-    cut, record = start(*long, "--name", "cut"), tmp_path / "cut" / "cubic-dfl-alpha0" / "metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while not record.exists() or record.stat().st_size == 0:
-        assert cut.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    cut.send_signal(signal.SIGTERM)
-    error = cut.communicate(timeout=300)[1]
-    assert cut.returncode == 143, error
-    assert f"to go on: python -m decision_tasks --resume {tmp_path / 'cut'}" in error
-    before = len(read_rows(record.parent))
-    again = start("--resume", str(tmp_path / "cut"))
-    assert again.communicate(timeout=300) and again.returncode == 0
-    assert same_end(tmp_path / "whole", tmp_path / "cut", "cubic-dfl-alpha0") > before > 0
+    rows_of, at = job.rows_of, []
+
+    def interrupt(report: Any, iteration: int, seeds: int) -> Any:
+        at.append(iteration)
+        if len(at) == 3:
+            signal.raise_signal(number)
+        return rows_of(report, iteration, seeds)
+
+    arguments = [*SMALL, "--method", "dfl", "--logdir", str(tmp_path)]
+    assert main([*arguments, "--name", "whole"]) == 0
+    monkeypatch.setattr(job, "rows_of", interrupt)
+    assert main([*arguments, "--name", "cut"]) == code
+    assert f"stopped at step 30; to go on: python -m decision_tasks --resume {tmp_path / 'cut'}" in capsys.readouterr().err
+    assert main(["--resume", str(tmp_path / "cut")]) == 0
+    assert at[:4] == [10, 20, 30, 40]  # each chunk once
+    same_end(tmp_path / "whole", tmp_path / "cut", "cubic-dfl-alpha0")
 
 
 def same_end(one: Path, other: Path, cell: str) -> int:
@@ -375,7 +370,7 @@ def test_arrays_are_told_apart_in_a_run(tmp_path: Path) -> None:
     def budget(rate: float) -> CellSettings:
         return CellSettings(task=Budget(rates=np.full((5, 10), rate), train=10, test=10), objective=MSE(), **TINY)
 
-    run(budget(0.1), tmp_path / "budget")
+    assert "| mse | not finite | " in run(budget(0.1), tmp_path / "budget").text  # every decision is worth the same
     run(budget(0.1), tmp_path / "budget")
     with pytest.raises(ConfigError, match="has rates of the task budget float64"):
         run(budget(0.2), tmp_path / "budget")

@@ -224,6 +224,16 @@ def test_the_published_risk_is_made_on_several_devices_at_once() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=180)  # jaxlib 0.10.2 stood still in a batched Cholesky
 
 
+def test_the_published_budget_trains_on_several_devices_at_once() -> None:
+    code = """if True:
+        import jax
+        jax.config.update("jax_num_cpu_devices", 3)
+        from decision_tasks import Budget, train
+        train(Budget(relaxation="published", train=80, test=10), "dfl", datasets=3, seeds=1, steps=100)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=180)  # jaxlib 0.10.2 stood still in a batched LU
+
+
 @pytest.mark.parametrize(
     "task", [Cubic(), Budget(), Budget(rates=np.full((5, 10), 0.1)), Portfolio()], ids=lambda task: task.name
 )

@@ -18,7 +18,8 @@ SHORT = Config(method="mle", steps=200, eval_every=100, random_steps=64, batch_s
 
 
 def over(observations: np.ndarray) -> Moments:
-    moments, _ = jax.lax.scan(lambda m, x: (include(m, x), None), prior(observations[0]), jnp.asarray(observations))
+    seen = jnp.asarray(observations)
+    moments, _ = jax.lax.scan(lambda m, x: (include(m, x), None), prior(seen[0]), seen)
     return moments
 
 

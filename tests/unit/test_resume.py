@@ -29,7 +29,7 @@ from mbrl_taskmet.rl.training import Carry, Trainer
 from mbrl_taskmet.runner.checkpoint import Checkpoints
 
 MLE = ["--method", "mle", "--eval-every", "50", "--eval-episodes", "1", "--random-steps", "64", "--batch-size", "32"]
-STEPS, SHORT = 2000, 500
+STEPS, SHORT = 4000, 500
 # as in test_run_files.py, so that the compilation is found in the cache
 TASKMET = ["--distractors", "2", "--seeds", "2", "--seed", "3", "--steps", "1000", "--eval-every", "100", "--eval-episodes",
            "2", "--random-steps", "64", "--batch-size", "32", "--metric-warmup", "100"]  # fmt: skip
@@ -134,7 +134,7 @@ def test_killed_three_times_at_random_moments_a_run_ends_as_if_it_had_not_been(
     process = start(*MLE, "--steps", str(STEPS), "--logdir", str(logs), "--name", "killed")
     for _ in range(3):
         wait_until(directory, step_of(directory) + 50 * chance.randint(1, 6), process)
-        time.sleep(chance.uniform(0, 0.3))
+        time.sleep(chance.uniform(0, 0.1))
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         process = start("--resume", str(directory))
@@ -148,16 +148,19 @@ def test_a_finished_run_extended_interrupted_and_resumed_as_it_says_equals_one_l
     directory = logs / "a short run"  # with spaces, which the printed command must survive
     finish(start(*MLE, "--steps", str(SHORT), "--logdir", str(logs), "--name", directory.name))
     assert json.loads((directory / "summary.json").read_text())["env_steps"] == SHORT
-    extended = start("--resume", str(directory), "--steps", str(STEPS))
-    wait_until(directory, SHORT + 100, extended)
-    os.killpg(extended.pid, signal.SIGINT)
-    error = extended.communicate(timeout=300)[1]
-    assert extended.returncode == 130, error
-    message = error.splitlines()[-1]
-    stopped = step_of(directory)
-    assert message.startswith(f"stopped at step {stopped}; to go on: ") and SHORT < stopped < STEPS
-    assert (directory / "checkpoints" / "state" / str(stopped)).is_dir()
-    finish(start(command=shlex.split(message.split("to go on: ")[1])))
+    going = start("--resume", str(directory), "--steps", str(STEPS))
+    for asking, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):  # of a user, and of a batch system
+        before = step_of(directory)
+        wait_until(directory, before + 100, going)
+        os.killpg(going.pid, asking)
+        error = going.communicate(timeout=300)[1]
+        assert going.returncode == code, error
+        message = error.splitlines()[-1]
+        stopped = step_of(directory)
+        assert message.startswith(f"stopped at step {stopped}; to go on: ") and before < stopped < STEPS
+        assert (directory / "checkpoints" / "state" / str(stopped)).is_dir()
+        going = start(command=shlex.split(message.split("to go on: ")[1]))
+    finish(going)
     assert_same_run(directory, uninterrupted)
 
 

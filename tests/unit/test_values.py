@@ -9,11 +9,11 @@ import pytest
 
 from mbrl_taskmet.rl.values import bellman_error, bellman_target, soft_value
 
-VALUES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+VALUES = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
 
 
 def test_the_soft_value_is_the_temperatures_logarithm_of_a_sum_of_exponentials() -> None:
-    truth = 0.7 * np.log(np.exp(VALUES.astype(np.float64) / 0.7).sum(axis=-1))
+    truth = 0.7 * np.log(np.exp(np.asarray(VALUES, np.float64) / 0.7).sum(axis=-1))
     np.testing.assert_allclose(soft_value(VALUES, 0.7), truth, rtol=1e-5, atol=1e-6)  # float32
 
 

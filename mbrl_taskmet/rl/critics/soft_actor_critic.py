@@ -17,6 +17,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
+from typing_extensions import override
 
 from mbrl_taskmet.core import optimizers
 from mbrl_taskmet.core.networks import MLP, apply
@@ -54,6 +56,7 @@ class SoftActorCriticSettings(CriticSettings):
         None, "entropy that α is learned for, of actions scaled to [-1, 1]; minus the number of their dimensions by default"
     )
 
+    @override
     def make(self, observation_size: int, action_space: ActionSpace) -> SoftActorCritic:
         return SoftActorCritic(observation_size, action_space, self)
 
@@ -140,7 +143,9 @@ class SoftActorCritic:
         chosen = jnp.where(explore, drawn, self.mean_action(state.actor.params, observation))
         return jnp.where(random, self.action_space.sample(random_key), self.action_space.decode(chosen))
 
-    def sample(self, actor: PyTree, observation: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def sample(
+        self, actor: PyTree, observation: Float[Array, "*batch n"], key: jax.Array
+    ) -> tuple[Float[Array, "*batch m"], Float[Array, "*batch"]]:
         """a ~ π(·|s) and ℓ = log π(a|s): (..., n) → (..., m), (...); differentiable in ψ and s. `key` is consumed."""
         import distrax  # here, because importing it takes as long as JAX and no `--help` needs it
 
@@ -149,13 +154,14 @@ class SoftActorCritic:
         # Together, for the density of an action that tanh has rounded to 1 cannot be found again.
         return distrax.Transformed(normal, distrax.Block(distrax.Tanh(), 1)).sample_and_log_prob(seed=key)
 
-    def mean_action(self, actor: PyTree, observation: jax.Array) -> jax.Array:
+    def mean_action(self, actor: PyTree, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
         """The actor's action without noise, tanh of its mean: (..., n) → (..., m)."""
         return jnp.tanh(self._normal(actor, observation)[0])
 
     def actor_loss(
-        self, actor: PyTree, params: PyTree, log_temperature: jax.Array, observation: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+        self, actor: PyTree, params: PyTree, log_temperature: Float[Array, ""], observation: Float[Array, "batch n"],
+        key: jax.Array,
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:  # fmt: skip
         """(E [α ℓ − min_k Q_ωk(s, a)], E −ℓ), scalars, over observations (batch, n). `key` is consumed."""
         action, log_prob = self.sample(actor, observation, key)
         smaller = jnp.min(self.action_values(params, observation, action), axis=0)
@@ -165,22 +171,26 @@ class SoftActorCritic:
         """ω̄, ψ, log α and the noise of a'. `key` is consumed."""
         return SoftBootstrap(state.target_params, state.actor.params, state.log_temperature.params, key)
 
-    def action_values(self, params: PyTree, observation: jax.Array, action: jax.Array) -> jax.Array:
+    def action_values(
+        self, params: PyTree, observation: Float[Array, "*batch n"], action: Float[Array, "*batch m"]
+    ) -> Float[Array, "heads *batch"]:
         """Q_ω(s, a) of both heads: (..., n), (..., m) → (2, ...)."""
         inputs = jnp.concatenate([observation, action], axis=-1)
         return jax.vmap(lambda head: apply(self._network, head, inputs)[..., 0])(params)
 
-    def predict(self, params: PyTree, transitions: Transitions) -> jax.Array:
+    def predict(self, params: PyTree, transitions: Transitions) -> Float[Array, "heads batch"]:
         """Q_ω(s, a) of both heads, (2, batch)."""
         return self.action_values(params, transitions.observation, transitions.action)
 
-    def value(self, bootstrap: SoftBootstrap, observation: jax.Array) -> jax.Array:
+    def value(self, bootstrap: SoftBootstrap, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """V(s) of one drawn action: (..., n) → (...); differentiable in s through Q alone."""
         action, log_prob = self.sample(bootstrap.actor, jax.lax.stop_gradient(observation), bootstrap.key)
         smaller = jnp.min(self.action_values(bootstrap.target_params, observation, action), axis=0)
         return smaller - jnp.exp(bootstrap.log_temperature) * log_prob
 
-    def head_values(self, params: PyTree, state: SoftActorCriticState, observation: jax.Array) -> jax.Array:
+    def head_values(
+        self, params: PyTree, state: SoftActorCriticState, observation: Float[Array, "*batch n"]
+    ) -> Float[Array, "heads *batch"]:
         """Q_ω(s, a) of each head at the actor's mean action, which is held: (..., n) → (2, ...).
 
         Without noise and entropy, as VaGraM takes values of continuous actions (Voelcker et al. 2022).
@@ -188,20 +198,22 @@ class SoftActorCritic:
         action = self.mean_action(state.actor.params, jax.lax.stop_gradient(observation))
         return self.action_values(params, observation, action)
 
-    def target(self, bootstrap: SoftBootstrap, transitions: Transitions) -> jax.Array:
+    def target(self, bootstrap: SoftBootstrap, transitions: Transitions) -> Float[Array, " batch"]:
         """r + γ·V(s'), (batch,); differentiable in the transitions' reward and next observation."""
         value = self.value(bootstrap, transitions.next_observation)
         return bellman_target(transitions.reward, transitions.terminated, value, self.settings.discount)
 
-    def error(self, prediction: jax.Array, target: jax.Array) -> jax.Array:
+    def error(self, prediction: Float[Array, "heads batch"], target: Float[Array, " batch"]) -> Float[Array, ""]:
         """The Bellman error of predictions (2, batch) against targets (batch,), scalar."""
         return bellman_error(prediction, target)
 
-    def loss(self, params: PyTree, bootstrap: SoftBootstrap, transitions: Transitions) -> jax.Array:
+    def loss(self, params: PyTree, bootstrap: SoftBootstrap, transitions: Transitions) -> Float[Array, ""]:
         """L_task(ω) on real transitions, L_Q(ω, θ) on the model's."""
         return self.error(self.predict(params, transitions), self.target(bootstrap, transitions))
 
-    def _normal(self, actor: PyTree, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _normal(
+        self, actor: PyTree, observation: Float[Array, "*batch n"]
+    ) -> tuple[Float[Array, "*batch m"], Float[Array, "*batch m"]]:
         """Mean and logarithm of the standard deviation before the tanh, the two halves of the last layer: 2 × (..., m)."""
         mean, log_std = jnp.split(apply(self._actor, actor, observation), 2, axis=-1)
         return mean, jnp.clip(log_std, *LOG_STD)
