@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,6 +112,14 @@ def start(method: Method) -> tuple[Learner, Transitions]:
         next_observation=method.model.next_observation(learner.model.params.dynamics, observation, action) + noise,
     )
     return learner, batch
+
+
+def traced(record: Any, **numbers: jax.Array) -> Any:
+    """Settings with numbers that are arrays, past the check of types in their constructor: a test then compiles once."""
+    new = copy.copy(record)
+    for name, value in numbers.items():
+        object.__setattr__(new, name, value)
+    return new
 
 
 def newton(gradient: Callable[[PyTree], PyTree], start: PyTree, steps: int) -> PyTree:

@@ -106,8 +106,10 @@ class Metric:
         inputs = jnp.zeros(sum({"observation": size, "action": action_size}[name] for name in self.input.sees))
         return _network(self.input, start).init(key, inputs)
 
-    def raw(self, params: PyTree, observation: Float[Array, " n"], action: Float[Array, " m"]) -> Float[Array, " entries"]:
-        """The numbers (entries,) of which the metric of one observation (n,) and action (m,) is made."""
+    def raw(
+        self, params: PyTree, observation: Float[Array, " n"], action: Float[Array, " m"]
+    ) -> Float[Array, "entries *copies"]:
+        """The numbers (entries,) of which the metric of one observation (n,) and action (m,) is made; or copies, to be summed."""
         if not isinstance(self.input, State):
             return params
         seen = {"observation": observation, "action": action}

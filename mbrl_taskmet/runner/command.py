@@ -137,5 +137,5 @@ def _help(places: list[Option]) -> str:
     if len(defaults) == 1:
         default = next(iter(defaults))
         return f"{meaning}{names}" + ("" if default == "None" else f" (default: {default})")
-    each = dict.fromkeys(f"{option.where[-1][1]} {option.default}" for option in places)
+    each = dict.fromkeys(f"{option.where[-1][1]} {option.default}" for option in places if option.default is not None)
     return f"{meaning}{names} (default: {', '.join(each)})"

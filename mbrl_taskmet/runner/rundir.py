@@ -91,5 +91,5 @@ def saved_settings(directory: Path, read: Callable[[dict[str, Any]], T]) -> T:
 def check_same(directory: Path, given: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Raise ConfigError if a setting that was given is another in the run in `directory`."""
     for name, value in given.items():
-        if value is not None and value != saved.get(name):
+        if value != saved.get(name):
             raise ConfigError(f"{directory} has {flag(name)} {saved.get(name)}, not {value}; leave it out to resume")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbrl_taskmet.core.linear_solve import CG, SOLVERS, Iterative, Minres, NormalCG, Solution, Solver
+from tests.small_problem import traced
 
 pytestmark = pytest.mark.usefixtures("x64")
 SIZE = 6
@@ -35,7 +36,7 @@ def problems(draw: st.DrawFn, definite: bool = False) -> Problem:
 @partial(jax.jit, static_argnums=(0, 1))
 def solve(kind: type[Solver], steps: int, h: jax.Array, g: jax.Array, damping: float = 0.0) -> Solution:
     iterations = {"steps": steps} if issubclass(kind, Iterative) else {}
-    return kind(**iterations, damping=damping)(lambda v: h @ v, g)
+    return traced(kind(**iterations), damping=damping)(lambda v: h @ v, g)
 
 
 def residual(kind: type[Solver], steps: int, problem: Problem) -> float:

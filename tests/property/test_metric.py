@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import cache
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
 from mbrl_taskmet.core.metric import INPUTS, METRICS
-from tests.small_problem import make_metric
+from tests.small_problem import make_metric, traced
 
 N, M, BATCH = 3, 2, 8
 
@@ -33,8 +32,7 @@ def compiled(kind: str, input: str, normalize: bool) -> tuple[int, Callable[...,
 
     @jax.jit
     def matrices(flat: jax.Array, observation: jax.Array, action: jax.Array, floor: jax.Array) -> jax.Array:
-        metric = dataclasses.replace(start, floor=floor)  # type: ignore[arg-type]
-        values = metric.batch(unravel(flat), observation, action)
+        values = traced(start, floor=floor).batch(unravel(flat), observation, action)
         return values if kind == "full" else values.reshape(BATCH, -1, 1) * jnp.eye(N)
 
     return flat.size, matrices
