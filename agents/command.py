@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.runner.command import Parser, command, cores, module, start_jax
-from mbrl_taskmet.runner.rundir import check_same, free_directory, resumed_directory, saved_settings
+from mbrl_taskmet.runner.rundir import check_code, check_same, free_directory, resumed_directory, saved_settings
 
 if TYPE_CHECKING:
     from mbrl_taskmet.rl.environment import Environment
@@ -25,12 +25,16 @@ class Request:
     Attributes:
         config: the settings of the run, of a new one as far as they are given.
         directory: its directory, which a new one has not made yet.
+        named: whether the user chose it.
+        trusted: what `--env` names, if that is a class of a module, whose code may run.
         film: whether to draw an episode.
         checkpoint_share: the largest part of the time spent writing checkpoints.
     """
 
     config: Config
     directory: Path
+    named: bool
+    trusted: str | None
     film: bool
     checkpoint_share: float
 
@@ -47,19 +51,27 @@ def main(environment: str | None = None, argv: list[str] | None = None) -> int:
     from envs.film import drawing
     from envs.make import make_environment
     from mbrl_taskmet.runner.agent import run
+    from mbrl_taskmet.runner.claim import in_first_free
+    from mbrl_taskmet.runner.plotting import drawing as kept_if_not_drawn
 
     where = request.config.resolve().environment
     env = make_environment(where.name, where.distractors, where.disturbance)
     if request.film:
         drawing(where.name)  # refuses now what could not be drawn at the end
-    outcome = run(
-        env, request.config, request.directory, checkpoint_share=request.checkpoint_share,
-        go_on=f"python -m {module()} --resume {shlex.quote(str(request.directory))}", say=partial(print, flush=True),
-    )  # fmt: skip
-    if request.film:
-        _film(env, where.name, outcome, request.directory / "film.gif")
-    _tell(outcome, request.directory)
-    return 0
+
+    def start(directory: Path) -> int:
+        go_on = f"python -m {module()} --resume {shlex.quote(str(directory))}"
+        if request.trusted:
+            go_on += f" --env {shlex.quote(request.trusted)}"
+        share = request.checkpoint_share
+        outcome = run(env, request.config, directory, checkpoint_share=share, go_on=go_on, say=partial(print, flush=True))
+        if request.film:
+            with kept_if_not_drawn(directory, f"{go_on} --film"):
+                _film(env, where.name, outcome, directory / "film.gif")
+        _tell(outcome, directory)
+        return 0
+
+    return in_first_free(request.directory, request.named, start)
 
 
 def parse(environment: str | None, argv: list[str] | None) -> Request:
@@ -86,7 +98,9 @@ def parse(environment: str | None, argv: list[str] | None) -> Request:
         given["env"] = environment
     open_run = _new if rest["resume"] is None else _resumed
     config, directory = open_run(given, rest)
-    return Request(config, directory, rest["film"], share)
+    named = rest["name"] is not None or rest["resume"] is not None
+    trusted = given.get("env") if ":" in given.get("env", "") else None
+    return Request(config, directory, named, trusted, rest["film"], share)
 
 
 def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
@@ -105,6 +119,7 @@ def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
 def _resumed(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
     directory = resumed_directory(rest["resume"], rest["name"], rest["logdir"])
     saved = saved_settings(directory, read_saved)
+    check_code(directory, saved.environment.name, given.get("env"))
     if given.get("env") not in (None, saved.environment.name):
         raise ConfigError(f"{directory} is a run on {saved.environment.name}; resume it with that environment's agent")
     check_same(directory, {name: value for name, value in given.items() if name != "steps"}, saved.names)

@@ -28,15 +28,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_settings(CellSettings)
     parser.add_directory(resume="continue the run in DIR: finished cells are kept, the others go on")
     given, rest = parser.read(argv)
-    wanted, directory = (_new if rest["resume"] is None else _resumed)(given, rest)
+    wanted, free = (_new if rest["resume"] is None else _resumed)(given, rest)
     # More devices than cores: runs stop at different times, and the operating system evens that out.
     start_jax(min(max(cell.runs for cell in wanted), _MAX_CPU_DEVICES))
 
     from decision_tasks.job import run
+    from mbrl_taskmet.runner.claim import in_first_free
 
-    go_on = f"python -m decision_tasks --resume {shlex.quote(str(directory))}"
-    print(run(wanted, directory, go_on=go_on, say=partial(print, flush=True)).text)
-    return 0
+    def start(directory: Path) -> int:
+        go_on = f"python -m decision_tasks --resume {shlex.quote(str(directory))}"
+        print(run(wanted, directory, go_on=go_on, say=partial(print, flush=True)).text)
+        return 0
+
+    return in_first_free(free, rest["name"] is not None or rest["resume"] is not None, start)
 
 
 def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[tuple[CellSettings, ...], Path]:

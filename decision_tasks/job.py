@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from decision_tasks.one_run import CellCarry
-from decision_tasks.report import Tables, learned, result_of, rows_of, write_report
-from decision_tasks.saved import check_same_cells, move_checkpoints, to_json
+from decision_tasks.one_run import VALIDATE_EVERY, CellCarry
+from decision_tasks.report import Tables, draw, learned, result_of, rows_of, write_report
+from decision_tasks.saved import check_same_cells, is_finished, move_checkpoints, to_json
 from decision_tasks.settings import CellSettings
 from decision_tasks.training import CellTrainer
 from mbrl_taskmet.core.settings import ConfigError
-from mbrl_taskmet.runner.loop import Chunk, drive
-from mbrl_taskmet.runner.records import Row, write_arrays, write_json
-from mbrl_taskmet.runner.rundir import make_directory
+from mbrl_taskmet.runner.loop import Chunk, Place, drive, own
+from mbrl_taskmet.runner.plotting import drawing
+from mbrl_taskmet.runner.records import Layout, Row, write_arrays, write_json
+
+COLUMNS = ("validation/score", "validation/value", "validation/mse", "train/task_loss", "solver/residual", "best_iteration",
+           "wall_time", "wall_seconds")  # fmt: skip
+"""What every row of a cell's record holds besides `step` and `seed`."""
 
 
 def run(
@@ -34,27 +38,32 @@ def run(
         say: takes a sentence before the training starts.
 
     Raises:
-        ConfigError: two cells would write the same files, the run that is there has others, or the directory cannot be written.
+        ConfigError: two cells would write the same files, the run that is there has others or goes on in another process, or
+            the directory cannot be written.
+        OSError: the machine fails; what is written stays.
         Stopped: a signal asked the run to end; record and checkpoint are written.
     """
     cells, directory = (cells,) if isinstance(cells, CellSettings) else tuple(cells), Path(directory)
     _check_apart(cells)
-    if (directory / "config.json").exists():
-        check_same_cells(directory, cells)
-    make_directory(directory)
-    say(f"{directory}: {len(cells)} cell(s), {sum(cell.runs for cell in cells)} runs (data sets × seeds)")
-    for note in dict.fromkeys(note for cell in cells for note in cell.task.notes):
-        say(note)
-    write_json(directory / "config.json", to_json(cells))
-    trainer: CellTrainer | None = None
-    for cell in cells:
-        place = directory / cell.directory
-        if (place / "result.json").exists():
-            continue
-        common = trainer.common if trainer is not None and cell.shares(trainer.cell) else None
-        trainer = CellTrainer(cell, common)
-        _train(CellJob(trainer), place, go_on, checkpoint_share)
-    return write_report(cells, directory)
+    with own(directory, to_json(cells), go_on) as place:
+        if place.began:
+            check_same_cells(directory, cells)
+        say(f"{directory}: {len(cells)} cell(s), {sum(cell.runs for cell in cells)} runs (data sets × seeds)")
+        for note in dict.fromkeys(note for cell in cells for note in cell.task.notes):
+            say(note)
+        finished = {cell.directory for cell in cells if is_finished(directory / cell.directory)}
+        write_json(directory / "config.json", to_json(cells))
+        trainer: CellTrainer | None = None
+        for cell in cells:
+            if cell.directory in finished:
+                continue
+            common = trainer.common if trainer is not None and cell.shares(trainer.cell) else None
+            trainer = CellTrainer(cell, common)
+            _train(CellJob(trainer), place, checkpoint_share)
+        tables = write_report(cells, directory)
+        with drawing(directory, go_on):
+            draw(cells, directory)
+        return tables
 
 
 class CellJob:
@@ -64,6 +73,7 @@ class CellJob:
 
     def __init__(self, trainer: CellTrainer):
         self.trainer, self.total = trainer, trainer.iterations
+        self.layout = Layout(range(trainer.cell.runs), VALIDATE_EVERY, COLUMNS, whole=False)
         self.label = f"{trainer.cell.names['task']} {trainer.cell.label}"
 
     def prepare(self) -> None:
@@ -83,15 +93,17 @@ class CellJob:
             yield Chunk(iteration, new_carry, new, f"{report.stopped.sum()} of {cell.runs} runs stopped", news)
 
 
-def _train(job: CellJob, place: Path, go_on: str, share: float) -> None:
+def _train(job: CellJob, place: Place, share: float) -> None:
     """Train a cell to its `result.json`, or go on with it."""
-    place.mkdir(exist_ok=True)
-    move_checkpoints(place)
-    done = drive(job, place, go_on, share)
+    folder = job.trainer.cell.directory
+    directory = place.directory / folder
+    directory.mkdir(exist_ok=True)
+    move_checkpoints(directory)
+    done = drive(job, place, folder, share)
     result = job.trainer.finish(done.carry)
-    write_arrays(place / "learned.npz", learned(job.trainer, result))
+    write_arrays(directory / "learned.npz", learned(job.trainer, result))
     seconds = done.rows[-1]["wall_seconds"] if done.rows else None
-    write_json(place / "result.json", result_of(job.trainer, result, seconds))
+    write_json(directory / "result.json", result_of(job.trainer, result, seconds))
 
 
 def _check_apart(cells: tuple[CellSettings, ...]) -> None:

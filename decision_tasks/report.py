@@ -131,7 +131,7 @@ def _shown(trainer: CellTrainer, result: CellResult) -> dict[str, jax.Array]:
 
 
 def write_report(cells: Sequence[CellSettings], directory: Path) -> Tables:
-    """Write `summary.json`, `tables.md` and the pictures."""
+    """Write `summary.json` and `tables.md`."""
     results = [json.loads((directory / cell.directory / "result.json").read_text(encoding="utf-8")) for cell in cells]
     summary = {"config": to_json(cells), **environment(), "cells": results}
     if len(results) == 1:
@@ -142,11 +142,11 @@ def write_report(cells: Sequence[CellSettings], directory: Path) -> Tables:
         ("Test MSE (Table 3)", "test_mse", 2),
     ))  # fmt: skip
     write_text(directory / "tables.md", tables + "\n")
-    _draw(cells, directory)
     return Tables(summary, tables)
 
 
-def _draw(cells: Sequence[CellSettings], directory: Path) -> None:
+def draw(cells: Sequence[CellSettings], directory: Path) -> None:
+    """Draw what the trained cells have learned, where there is a picture for it."""
     arrays = {}
     for cell in cells:
         with np.load(directory / cell.directory / "learned.npz", allow_pickle=False) as saved:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from decision_tasks.objectives import OBJECTIVES
 from decision_tasks.settings import ALL, TASKS, CellSettings, cells, with_shared_tasks
 from mbrl_taskmet.core.settings import ConfigError, before, flag, options, resolve
+from mbrl_taskmet.runner.records import shortened
 from mbrl_taskmet.runner.rundir import FORMAT, check_same, saved_settings
+
+_RESULTS = {"task", "method", "normalized_dq", "test_mse", "mean_normalized_dq", "stderr_normalized_dq", "mean_test_mse",
+            "stderr_test_mse", "baselines"}  # fmt: skip
+"""What the tables are made of."""
 
 
 def to_json(run: Sequence[CellSettings]) -> dict[str, Any]:
@@ -34,6 +42,8 @@ def read_saved(saved: Mapping[str, Any]) -> tuple[CellSettings, ...]:
         ConfigError: they were made in Python, of more than settings.
         KeyError, TypeError: it is not what any version writes.
     """
+    if not saved_names(saved):
+        raise ValueError("there is no cell")
     unnamed = dict.fromkeys(name for names in saved.get("unnamed", ()) for name in names)
     if unnamed:
         raise ConfigError(f"the run was started from Python, with {', '.join(unnamed)}, which no flag gives; "
@@ -69,6 +79,26 @@ def move_checkpoints(place: Path) -> None:
         (place / "checkpoints" / "state").mkdir(exist_ok=True)
     for path in old:
         path.rename(place / "checkpoints" / "state" / path.name)
+
+
+def is_finished(place: Path) -> bool:
+    """Whether a cell has been trained to its end.
+
+    Raises:
+        ConfigError: what it has left is damaged.
+    """
+    path = place / "result.json"
+    if not path.exists():
+        return False
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(result, dict) or not result.keys() >= _RESULTS:
+            raise ValueError("it lacks results")
+        with np.load(place / "learned.npz", allow_pickle=False) as arrays:
+            dict(arrays)
+    except (OSError, ValueError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f"{place} is damaged ({shortened(error)}); restore it, or remove {path} to train it again") from None
+    return True
 
 
 def _described(saved: Mapping[str, Any]) -> list[dict[str, Any]]:

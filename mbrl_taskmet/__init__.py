@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from mbrl_taskmet.rl.environment import Step as Step
     from mbrl_taskmet.rl.environment import UnsupportedEnvironment as UnsupportedEnvironment
     from mbrl_taskmet.rl.environment import Wrapper as Wrapper
+    from mbrl_taskmet.rl.environment import check_environment as check_environment
     from mbrl_taskmet.rl.make import make_method as make_method
     from mbrl_taskmet.rl.methods import METHODS as METHODS
-    from mbrl_taskmet.rl.methods import Info as Info
     from mbrl_taskmet.rl.methods import Learner as Learner
     from mbrl_taskmet.rl.methods import Method as Method
     from mbrl_taskmet.rl.methods import ModelBased as ModelBased
@@ -53,9 +53,9 @@ _HOMES = {
     "core.metric": ("METRICS", "Diagonal", "Full", "Metric", "Scalar"),
     "core.settings": ("ConfigError", "setting"),
     "rl.critics": ("CRITICS", "Critic", "SoftQ", "SoftQSettings"),
-    "rl.environment": ("Environment", "Step", "UnsupportedEnvironment", "Wrapper"),
+    "rl.environment": ("Environment", "Step", "UnsupportedEnvironment", "Wrapper", "check_environment"),
     "rl.make": ("make_method",),
-    "rl.methods": ("METHODS", "Info", "Learner", "Method", "ModelBased"),
+    "rl.methods": ("METHODS", "Learner", "Method", "ModelBased"),
     "rl.settings": ("Config", "Settings"),
     "rl.spaces": ("Box", "Discrete"),
     "rl.training": ("Result", "train"),

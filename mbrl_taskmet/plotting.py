@@ -14,12 +14,15 @@ from typing import Any
 
 from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.rl.settings import read_saved
+from mbrl_taskmet.runner.command import command
 from mbrl_taskmet.runner.plotting import Rows, plot_groups
 from mbrl_taskmet.runner.records import read_rows
 from mbrl_taskmet.runner.rundir import saved_settings
 
 _FREE = ("seed", "seeds", "steps")
 """Settings in which the runs of a group may differ."""
+
+_DRAWN = ("eval/return", "train/model_mse_state")
 
 
 def read_groups(directories: Iterable[Path]) -> dict[str, Rows]:
@@ -34,7 +37,7 @@ def read_groups(directories: Iterable[Path]) -> dict[str, Rows]:
     rows: list[Rows] = []
     for directory in directories:
         found = [path.parent for path in sorted({*directory.glob("config.json"), *directory.glob("*/config.json")})]
-        found = [run for run in found if read_rows(run)]
+        found = [run for run in found if read_rows(run, _DRAWN)]
         if not found:
             raise ConfigError(f"{directory} holds no run with an evaluation; give directories of runs")
         for run in found:
@@ -43,7 +46,7 @@ def read_groups(directories: Iterable[Path]) -> dict[str, Rows]:
             if setting not in settings:
                 settings.append(setting)
                 rows.append([])
-            rows[settings.index(setting)] += read_rows(run)
+            rows[settings.index(setting)] += read_rows(run, _DRAWN)
     return {_name(setting, settings): found for setting, found in zip(settings, rows, strict=True)}
 
 
@@ -56,6 +59,7 @@ def _name(setting: Mapping[str, Any], settings: Iterable[Mapping[str, Any]]) -> 
     return ", ".join([setting["method"], *parts])
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Draw the runs named on the command line; 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m mbrl_taskmet.plotting", description="Draw runs side by side.")
@@ -63,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", default="comparison.png", type=Path, metavar="FILE",
                         help="the PNG's name, also the SVG's but for its ending (default: comparison.png)")  # fmt: skip
     options = parser.parse_args(argv)
+    if not options.output.name:
+        raise ConfigError(f"--output {options.output} is no file; give the PNG's name")
     try:
         path = options.output.with_suffix(".png")
         plot_groups(read_groups(options.directories), path)

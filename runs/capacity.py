@@ -19,8 +19,13 @@ from runs.report import LAST, Results, read_published, returns_against
 UNITS = (3, 1, 2, 4, 8, 16, 32)
 CRITIC: dict[str, Any] = {"q_layer_norm": False, "q_sparsity": 0.0}
 """Nothing that guards the critic against noise: there is none, and it costs return; see `NOTES.md`."""
-GIVEN: dict[str, dict[str, Any]] = {"mle": {}, "omd": {}, "taskmet": {"metric": "full", "metric_input": "state_action"}}
-"""What a method is given beside its name, size and critic; `NOTES.md` says how it was chosen."""
+GIVEN: dict[str, dict[str, Any]] = {
+    "mle": CRITIC,
+    "omd": CRITIC,
+    "taskmet": {**CRITIC, "metric": "full", "metric_input": "state_action"},
+    "omd_code": {"method": "omd", "preset": "paper-code", "x64": True},
+}
+"""What a method is given beside its name and size; `NOTES.md` says how it was chosen. The last is as published."""
 QUANTITIES = {"episode_return": ("eval/return", "return"), "dynamics_mse": ("train/model_mse_state", "model error")}
 
 
@@ -33,7 +38,8 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     for column, (theirs, (ours, label)) in enumerate(QUANTITIES.items()):
         for method in GIVEN:
             name = NAMES[method]
-            _published_band(axes[0, column], theirs, name)
+            if method in PUBLISHED_3:
+                _published_band(axes[0, column], theirs, name)
             rows = results.get(f"{method}-3", [])
             if rows:
                 band(axes[1, column], *_averaged(*curve(rows, ours)), label=name, **STYLE[name])
@@ -83,12 +89,13 @@ EXPERIMENT = Experiment(
     tuple(
         Setting(
             name=f"{method}-{units}",
-            given={"method": method, "model_hidden": units, **CRITIC, **GIVEN[method]},
+            given={"method": method, "model_hidden": units, **given},
             rival=None if method == "taskmet" else f"taskmet-{units}",
-            published=PUBLISHED_3[method] if units == 3 else "",
+            published=PUBLISHED_3.get(str(given.get("method", method)), "") if units == 3 else "",
         )
         for units in UNITS
-        for method in GIVEN
+        for method, given in GIVEN.items()
+        if units == 3 or method in PUBLISHED_3
     ),
     draw,
 )

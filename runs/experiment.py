@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,10 +22,13 @@ from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.runner.agent import run
 from mbrl_taskmet.runner.command import Parser, check_counts, command, cores, start_jax
+from mbrl_taskmet.runner.plotting import drawing
 from mbrl_taskmet.runner.records import read_rows
-from mbrl_taskmet.runner.rundir import saved_settings
+from mbrl_taskmet.runner.rundir import began, saved_settings
 from runs.report import Results, Rows, merged, read_report, read_runs, report, reported_settings
 
+COLUMNS = ("eval/return", "train/model_mse_state")
+"""What tables and pictures are made of."""
 _PER_BLOCK = ("steps", "seed", "seeds")
 """Settings in which the blocks of a line may differ."""
 
@@ -94,8 +96,8 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
         for name in fnmatch.filter(runs, f"{setting.name}/*"):
             saved = reported_settings(options.output, runs[name], setting)
             _check(options.output / name, saved, configs[setting.name], "--output")
-        for path in sorted((options.logdir / setting.name).glob("*/config.json")):
-            _check(path.parent, saved_settings(path.parent, read_saved), configs[setting.name], "--logdir")
+        for directory, block in _blocks(options.logdir / setting.name):
+            _check(directory, block, configs[setting.name], "--logdir")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     for name, config in () if options.report else configs.items():
         for directory, due in _due(config, options.logdir / name, seeds, options.steps, options.block):
@@ -114,7 +116,8 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     results = {s.name: merged(earlier.get(s.name, []), found.get(s.name, [])) for s in experiment.settings}
     results = {name: rows for name, rows in results.items() if rows}
     report(experiment.settings, results, runs | read_runs(options.logdir, found), output)
-    experiment.draw(results, output, options.logdir)
+    with drawing(output, "give the same command again, with --report"):
+        experiment.draw(results, output, options.logdir)
     print((output / "table.md").read_text(encoding="utf-8"))
     return 0
 
@@ -164,22 +167,14 @@ def _due(config: Config, folder: Path, seeds: range, steps: int, block: int) -> 
             yield directory, config | {"seed": saved.seed, "seeds": saved.seeds, "steps": max(steps, saved.steps)}
         missing -= own
     for first, count in _stretches(missing, block):
-        directory = folder / f"seeds{first}-{first + count - 1}"
-        if directory.exists() and _empty(directory):
-            shutil.rmtree(directory)
-        yield directory, config | {"seed": first, "seeds": count}
+        yield folder / f"seeds{first}-{first + count - 1}", config | {"seed": first, "seeds": count}
 
 
 def _blocks(folder: Path) -> Iterator[tuple[Path, Settings]]:
-    """The blocks of a setting that hold something, with their settings."""
+    """The blocks of a setting that have begun, with their settings."""
     for path in sorted(folder.glob("*/config.json")):
-        if not _empty(path.parent):
+        if began(path.parent):
             yield path.parent, saved_settings(path.parent, read_saved)
-
-
-def _empty(directory: Path) -> bool:
-    """Whether a run was killed before its first checkpoint, or has only begun."""
-    return not any((directory / "checkpoints" / "state").glob("[0-9]*")) and not _last_step(directory)
 
 
 def _check(where: Path, saved: Settings, config: Config, mend: str) -> None:
@@ -213,7 +208,7 @@ def _rows(folder: Path, seeds: range, steps: int) -> Rows:
     """The rows of a setting, of each seed once."""
     found = {}
     for path in sorted(folder.glob("*/metrics.jsonl")):
-        for row in read_rows(path.parent):
+        for row in read_rows(path.parent, COLUMNS):
             if row["seed"] in seeds and row["step"] <= steps:
                 found[row["seed"], row["step"]] = row
     return [found[key] for key in sorted(found)]

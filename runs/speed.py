@@ -144,7 +144,7 @@ def _updates(given: dict[str, Any]) -> Callable[[], None]:
     import jax
     import jax.numpy as jnp
 
-    from mbrl_taskmet.rl.methods import Info, Learner
+    from mbrl_taskmet.rl.methods import Learner
     from mbrl_taskmet.rl.replay import Transitions
 
     method = _trainer(given).method
@@ -159,8 +159,8 @@ def _updates(given: dict[str, Any]) -> Callable[[], None]:
     key = jax.random.key(1)  # of which soft Q's losses take nothing
 
     @jax.jit
-    def run(learner: Learner, batch: Transitions) -> tuple[Learner, Info]:
-        return jax.lax.scan(lambda x, t: method.update(x, batch, t, key), learner, jnp.arange(400))
+    def run(learner: Learner, batch: Transitions) -> Learner:
+        return jax.lax.scan(lambda x, t: (method.update(x, batch, t, key), None), learner, jnp.arange(400))[0]
 
     learner = method.init(keys[3])
     return lambda: jax.block_until_ready(run(learner, batch)) and None

@@ -5,6 +5,11 @@ product with a vector. Away from an optimum a Hessian is *indefinite*, so each d
 
 Cost is counted in products with H, the only expensive operation. Every solver tracks its residual from the recursion it
 runs anyway; where that needs one more product (`Identity`), an unused residual costs nothing inside `jax.jit`.
+
+A Krylov space is exhausted when what is left is rounding. A method that went on would divide rounding by rounding: its
+solution would leave the space, its recursion the truth, and its derivatives would be 0/0. So each of them stands still there,
+and a division's two operands are made safe before it, for a derivative reaches both branches of a `where`. The right-hand
+side is brought to the size of 1 by a power of two, which rounds nothing, so that no square of it leaves the number range.
 """
 
 from __future__ import annotations
@@ -39,10 +44,33 @@ class Solution(NamedTuple):
     products: int
 
 
-def _safe_divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """numerator / denominator, and 0 where the denominator is 0: an exhausted Krylov space stops moving."""
-    zero = denominator == 0
-    return jnp.where(zero, 0.0, numerator / jnp.where(zero, 1.0, denominator))
+def _safe_divide(numerator: jax.Array, denominator: jax.Array, where: jax.Array | None = None) -> jax.Array:
+    """numerator / denominator, and 0 with derivatives 0 where it shall not be divided, or else where the denominator is 0."""
+    safe = denominator != 0 if where is None else where
+    return jnp.where(safe, jnp.where(safe, numerator, 0.0) / jnp.where(safe, denominator, 1.0), 0.0)
+
+
+def _magnitude(x: Vector) -> jax.Array:
+    """The power of two at the largest |entry|, which rounds nothing that it multiplies or divides; 1 for none, 0 and NaN."""
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0.0)
+    known = (largest > 0) & jnp.isfinite(largest)
+    limits = jnp.finfo(x.dtype)
+    exponent = jnp.clip(jnp.frexp(jnp.where(known, largest, 1.0))[1], limits.minexp, -limits.minexp)
+    return jnp.where(known, jnp.ldexp(jnp.ones_like(largest), exponent), 1.0)
+
+
+def _norm(x: Vector) -> jax.Array:
+    """‖x‖, whose square may be out of the number range; its derivative at 0 is 0."""
+    unit = _magnitude(x)
+    y = x / unit
+    square = jnp.sum(y * y)
+    zero = square == 0
+    return jnp.where(zero, 0.0, unit * jnp.sqrt(jnp.where(zero, 1.0, square)))
+
+
+def _rounding(x: Vector) -> float:
+    """The relative size under which a figure that is computed from products with vectors like x may be rounding alone."""
+    return 30 * float(jnp.finfo(x.dtype).eps)
 
 
 def _damping(default: float) -> Any:
@@ -70,11 +98,12 @@ class Solver:
         def operator(v: Vector) -> Vector:
             return ravel_pytree(product(unravel(v)))[0] + self.damping * v
 
-        u, residual_norm, products = self.solve(operator, g)
-        return Solution(unravel(u), _safe_divide(residual_norm, jnp.linalg.norm(g)), products)
+        unit = _magnitude(g)
+        u, residual_norm, products = self.solve(operator, g / unit)
+        return Solution(unravel(unit * u), _safe_divide(residual_norm, _norm(g / unit)), products)
 
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        """Return (u, ‖g − operator(u)‖, products) for a flat g of shape (p,)."""
+        """Return (u, ‖g − operator(u)‖, products) for a flat g of shape (p,), its largest entry between a half and 1, or g = 0."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it solves")
 
 
@@ -91,35 +120,38 @@ class Identity(Solver):
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        return g, jnp.linalg.norm(g - operator(g)), 0
+        return g, _norm(g - operator(g)), 0
 
 
 @dataclass(frozen=True)
 class CG(Iterative):
     """Conjugate gradient (Hestenes & Stiefel 1952), `steps` products, for positive definite H.
 
-    Where a search direction has no positive curvature it stops, as Steihaug (1983) does; if that is the first direction,
-    u = 0 and the residual says so (1).
+    Where a search direction has no positive curvature beyond rounding it stops, as Steihaug (1983) does; if that is the first
+    direction, u = 0 and the residual says so (1).
     """
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        def step(_: jax.Array, carry: tuple[Vector, Vector, Vector]) -> tuple[Vector, Vector, Vector]:
-            u, r, p = carry
-            hp = operator(p)
-            curvature, rr = p @ hp, r @ r
-            convex = curvature > 0
-            length = jnp.where(convex, _safe_divide(rr, curvature), 0.0)
-            u, r = u + length * p, r - length * hp
-            return u, r, jnp.where(convex, r + _safe_divide(r @ r, rr) * p, p)
+        rounding, enough = _rounding(g), float(jnp.finfo(g.dtype).eps) ** 2 * (g @ g)
 
-        u, r, _ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, g))
-        return u, jnp.linalg.norm(r), self.steps
+        def step(_: jax.Array, carry: tuple[Vector, Vector, Vector, jax.Array]) -> tuple[Vector, Vector, Vector, jax.Array]:
+            u, r, p, size = carry
+            hp = operator(p)
+            curvature, rr, pp = p @ hp, r @ r, p @ p
+            size = jnp.maximum(size, jax.lax.stop_gradient(_safe_divide(_norm(hp), jnp.sqrt(pp))))
+            moves = (curvature > rounding * size * pp) & (rr > enough)
+            length = _safe_divide(rr, curvature, moves)
+            u, r = u + length * p, r - length * hp
+            return u, r, jnp.where(moves, r + _safe_divide(r @ r, rr, moves) * p, p), size
+
+        u, r, *_ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, g, jnp.zeros_like(enough)))
+        return u, _norm(r), self.steps
 
 
 @dataclass(frozen=True)
 class GaussNewton(CG):
-    """Conjugate gradient on the damped Gauss-Newton matrix, which is positive semi-definite: never stops early.
+    """Conjugate gradient on the damped Gauss-Newton matrix, which is positive semi-definite: only rounding stops it.
 
     Its residual is that of the Gauss-Newton system it solves, not of the Hessian's.
     """
@@ -135,59 +167,72 @@ class NormalCG(Iterative):
     """Conjugate gradient on the normal equations H²u = Hg, the papers' solver; 2·steps + 1 products.
 
     Works for indefinite and singular H. Run in the CGLS form (Björck 1996, algorithm 7.4.1), which is the same iteration
-    without ever forming products with H² and so loses fewer digits, and which keeps the residual of Hu = g itself.
+    without ever forming products with H² and so loses fewer digits, and which keeps the residual of Hu = g itself. H, too, is
+    brought to the size of 1, for its square enters.
     """
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        def step(_: jax.Array, carry: tuple[Vector, Vector, Vector, Vector]) -> tuple[Vector, Vector, Vector, Vector]:
-            u, r, s, p = carry
-            hp = operator(p)
-            ss = s @ s
-            length = _safe_divide(ss, hp @ hp)
-            u, r = u + length * p, r - length * hp
-            s = operator(r)
-            return u, r, s, s + _safe_divide(s @ s, ss) * p
-
+        rounding, enough = _rounding(g), float(jnp.finfo(g.dtype).eps) ** 2 * (g @ g)
         s = operator(g)
-        u, r, _, _ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, s, s))
-        return u, jnp.linalg.norm(r), 2 * self.steps + 1
+        unit = _magnitude(s)
+        s = s / unit
+
+        def step(_: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            u, r, s, p, size = carry
+            hp = operator(p) / unit
+            ss, rr, hphp = s @ s, r @ r, hp @ hp
+            size = jnp.maximum(size, jax.lax.stop_gradient(_safe_divide(hphp, p @ p)))  # of H², at least
+            moves = (ss > rounding**2 * size * rr) & (rr > enough)
+            length = _safe_divide(ss, hphp, moves)
+            u, r = u + length * p, r - length * hp
+            s = operator(r) / unit
+            return u, r, s, s + _safe_divide(s @ s, ss, moves) * p, size
+
+        u, r, *_ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, s, s, _safe_divide(s @ s, g @ g)))
+        return u / unit, _norm(r), 2 * self.steps + 1
 
 
 @dataclass(frozen=True)
 class Minres(Iterative):
     """MINRES (Paige & Saunders 1975), `steps` products: the smallest residual in the Krylov space, H indefinite or not.
 
-    For an exactly singular H give a damping: beyond the Krylov space rounding would be solved for.
+    Of a singular system that has no solution it takes the smallest residual in the space, as far as rounding lets it tell.
     """
 
     steps: int = _steps(5)
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
+        rounding = _rounding(g)
+
         def step(_: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            u, (v_old, v), (w_old, w), (c_old, c), (s_old, s), beta, eta = carry
+            u, (v_old, v), (w_old, w), (c_old, c), (s_old, s), beta, eta, size = carry
             # Lanczos: the next orthonormal vector
             hv = operator(v)
             alpha = v @ hv
             v_new = hv - alpha * v - beta * v_old
-            beta_new = jnp.linalg.norm(v_new)
+            beta_new = _norm(v_new)
+            size = jnp.maximum(size, jax.lax.stop_gradient(jnp.maximum(jnp.abs(alpha), beta_new)))
+            goes_on = beta_new > rounding * size
+            beta_new = jnp.where(goes_on, beta_new, 0.0)
             # Givens rotations: the tridiagonal matrix's QR decomposition, one column further
             rho0 = c * alpha - c_old * s * beta
-            rho1 = jnp.hypot(rho0, beta_new)
+            moves = jnp.maximum(jnp.abs(rho0), beta_new) > rounding * size
+            rho1 = jnp.where(moves, jnp.hypot(jnp.where(moves, rho0, 1.0), beta_new), 0.0)
             rho2 = s * alpha + c_old * c * beta
             rho3 = s_old * beta
             c_new = _safe_divide(rho0, rho1)
-            s_new = jnp.where(rho1 == 0, 1.0, _safe_divide(beta_new, rho1))  # H annihilates v: the residual stays
+            s_new = jnp.where(moves, _safe_divide(beta_new, rho1), 1.0)  # H annihilates v: the residual stays
             w_new = _safe_divide(v - rho3 * w_old - rho2 * w, rho1)
             u = u + c_new * eta * w_new
             v_new = _safe_divide(v_new, beta_new)
-            return u, (v, v_new), (w, w_new), (c, c_new), (s, s_new), beta_new, -s_new * eta
+            return u, (v, v_new), (w, w_new), (c, c_new), (s, s_new), beta_new, -s_new * eta, size
 
-        zero, norm = jnp.zeros_like(g), jnp.linalg.norm(g)
+        zero, norm = jnp.zeros_like(g), _norm(g)
         one, none = jnp.ones_like(norm), jnp.zeros_like(norm)
-        start = (zero, (zero, _safe_divide(g, norm)), (zero, zero), (one, one), (none, none), none, norm)
-        u, *_, eta = jax.lax.fori_loop(0, self.steps, step, start)
+        start = (zero, (zero, _safe_divide(g, norm)), (zero, zero), (one, one), (none, none), none, norm, none)
+        u, *_, eta, _ = jax.lax.fori_loop(0, self.steps, step, start)
         return u, jnp.abs(eta), self.steps
 
 
@@ -205,7 +250,7 @@ class Dense(Solver):
         cutoff = 10 * g.size * jnp.finfo(g.dtype).eps * jnp.abs(eigenvalues).max()
         inverse = jnp.where(jnp.abs(eigenvalues) > cutoff, _safe_divide(jnp.ones_like(eigenvalues), eigenvalues), 0.0)
         u = vectors @ (inverse * (vectors.T @ g))
-        return u, jnp.linalg.norm(g - matrix @ u), g.size
+        return u, _norm(g - matrix @ u), g.size
 
 
 @dataclass(frozen=True)
@@ -225,7 +270,7 @@ class Neumann(Iterative):
             return u + self.step_size * r, r - self.step_size * operator(r)
 
         u, r = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g))
-        return u, jnp.linalg.norm(r), self.steps
+        return u, _norm(r), self.steps
 
 
 SOLVERS: dict[str, type[Solver]] = {

@@ -109,7 +109,7 @@ class Metric:
     def raw(
         self, params: PyTree, observation: Float[Array, " n"], action: Float[Array, " m"]
     ) -> Float[Array, "entries *copies"]:
-        """The numbers (entries,) of which the metric of one observation (n,) and action (m,) is made; or copies, to be summed."""
+        """The numbers (entries,) of which the metric of one observation (n,) and action (m,) is made; copies are summed."""
         if not isinstance(self.input, State):
             return params
         seen = {"observation": observation, "action": action}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,24 +28,28 @@ def step(optimizer: optax.GradientTransformation, trained: Trained, gradient: Py
     return Trained(optax.apply_updates(trained.params, updates), opt_state)
 
 
-def critic_optimizer(learning_rate: float, sparsity: float) -> optax.GradientTransformation:
-    """Adam, which keeps noise out of a critic's inputs.
+Name = Literal["adam", "first_adam"]
+"""The optimisers by the names that settings use."""
+
+
+def critic_optimizer(name: Name, learning_rate: float, sparsity: float) -> optax.GradientTransformation:
+    """Adam or `first_adam`, which keeps noise out of a critic's inputs.
 
     Where `sparsity` λ is not 0, each step is followed by one of `sparse` on the rows of each head's first kernel, one for each
     input.
     """
-    adam = optax.adam(learning_rate)
+    adam = _ADAMS[name](learning_rate)
     return optax.chain(adam, sparse(learning_rate * sparsity, {"Dense_0": -1})) if sparsity else adam
 
 
-def model_optimizer(name: str, learning_rate: float, sparsity: float, hidden_layers: int) -> optax.GradientTransformation:
+def model_optimizer(name: Name, learning_rate: float, sparsity: float, hidden_layers: int) -> optax.GradientTransformation:
     """Adam or `first_adam`, which keeps noise out of both ends of the dynamics network.
 
     Where `sparsity` λ is not 0, each step is followed by one of `sparse`: on the rows of the network's first kernel, one for
     each input, and the columns of its last, one for each output. An output that cannot be predicted then sends no noise back
     into the hidden layers, whose gradients it would dominate.
     """
-    adam = {"adam": optax.adam, "first_adam": first_adam}[name](learning_rate)
+    adam = _ADAMS[name](learning_rate)
     layers = {"Dense_0": -1, f"Dense_{hidden_layers}": -2}
     return optax.chain(adam, sparse(learning_rate * sparsity, layers, "dynamics")) if sparsity else adam
 
@@ -92,12 +97,18 @@ def inverse_sqrt(value: float, decay: int) -> optax.ScalarOrSchedule:
 
 
 def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransformation:
-    """Every step as Adam's first: −lr·g/(|g| + ε), about lr·sign(g). What the published TaskMet runs did to the model."""
+    """Every step as Adam's first: −lr·g/(|g| + ε), about lr·sign(g).
+
+    What the published TaskMet runs did to the model, and the published OMD runs to the critic.
+    """
 
     def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
         return jax.tree.map(lambda g: -learning_rate * g / (jnp.abs(g) + eps), updates)
 
     return optax.stateless(update)
+
+
+_ADAMS: dict[Name, Callable[[float], optax.GradientTransformation]] = {"adam": optax.adam, "first_adam": first_adam}
 
 
 def _names(path: Any) -> set[str]:

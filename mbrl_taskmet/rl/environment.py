@@ -1,21 +1,27 @@
 """The contract between an environment and the training loop, for vector observations.
 
-An environment of your own is a subclass with `reset` and `transition`; starting a new episode at the end of one is done here.
+An environment of your own is a subclass with `reset` and `transition`. `Episodic` steps it: it converts what they give, counts
+the steps, cuts an episode at its limit and starts the next. `check_environment` tells before a run whether that will work.
 """
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from typing_extensions import override
 
-from mbrl_taskmet.core.settings import ConfigError, setting
+from mbrl_taskmet.core.settings import setting
+from mbrl_taskmet.rl import contract
+from mbrl_taskmet.rl.contract import UnsupportedEnvironment as UnsupportedEnvironment
 from mbrl_taskmet.rl.spaces import ActionSpace
 
 State = Any
+_TRANSITION = ("state", "observation", "reward", "terminated", "truncated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +43,6 @@ class Step(NamedTuple):
     truncated: jax.Array  # (), bool: a time limit cut it
 
 
-class UnsupportedEnvironment(ConfigError):
-    """An environment that the agents cannot run; its message names the reason and the mend."""
-
-
 class Environment:
     """One environment, as pure functions of explicit state and keys.
 
@@ -50,7 +52,7 @@ class Environment:
     observation_size: n, which is k unless noise is appended.
     noise_dtype: a smaller type that represents the noise exactly, for the replay; None where there is none.
     action_space: what an action is.
-    max_episode_steps: no episode is longer.
+    max_episode_steps: no episode is longer: where the environment has not ended one by then, it is truncated.
     costly_reset: a reset costs as much as a step, or more: it is then computed only where an episode has ended. Otherwise it
         is computed at every step, which is cheaper than a branch.
     """
@@ -78,34 +80,154 @@ class Environment:
         raise NotImplementedError(f"{type(self).__name__} does not say how it moves")
 
     def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
-        """One step, and a reset where it ended the episode. `key` is consumed; `action` is one of `action_space`."""
+        """One step, and a reset where it ended the episode. `key` is consumed; `action` is one of `action_space`.
+
+        What `episodic` makes of an environment has it. A subclass that has its own is stepped as it is: it resets by itself and
+        keeps its limit.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not step by itself; step check_environment(env)")
+
+
+class Episode(NamedTuple):
+    """The state of an environment of one's own, and how long its episode has lasted."""
+
+    state: State
+    steps: jax.Array  # (), int32
+
+
+class Episodic(Environment):
+    """`env`, which has a `transition`, episode after episode.
+
+    Observations and rewards become floats and flags bools where they are not. The last step that `max_episode_steps` allows
+    is a truncation, unless it is a termination.
+    """
+
+    def __init__(self, env: Environment):
+        self.env = env
+        _copy_attributes(env, self)
+        self._who = type(env).__name__
+
+    @property
+    @override
+    def observation_size(self) -> int:
+        return self.env.observation_size
+
+    @override
+    def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
+        state, observation = contract.called(self.env, "reset", ("state", "observation"), key)
+        state = contract.arrays(state, f"{self._who}.reset's state")
+        return Episode(state, jnp.int32(0)), self._observed(observation, "reset")
+
+    @override
+    def transition(
+        self, key: jax.Array, state: State, action: jax.Array
+    ) -> tuple[State, jax.Array, jax.Array, jax.Array, jax.Array]:
+        own, observation, reward, terminated, truncated = contract.called(
+            self.env, "transition", _TRANSITION, key, state.state, action
+        )
+        where = f"{self._who}.transition's"
+        steps, terminated = state.steps + 1, contract.truth(terminated, f"{where} terminated")
+        return (
+            Episode(contract.arrays(own, f"{where} state"), steps),
+            self._observed(observation, "transition"),
+            contract.number(reward, f"{where} reward"),
+            terminated,
+            contract.truth(truncated, f"{where} truncated") | ((steps >= self.max_episode_steps) & ~terminated),
+        )
+
+    @override
+    def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
         step_key, reset_key = jax.random.split(key)
         state, next_observation, reward, terminated, truncated = self.transition(step_key, state, action)
+        fresh = self.reset(reset_key) if not self.env.costly_reset else jax.eval_shape(self.reset, reset_key)
+        contract.check_same(self._who, fresh[0].state, state.state)
         done, now = terminated | truncated, (state, next_observation)
-        if self.costly_reset:
+        if self.env.costly_reset:
             state, observation = jax.lax.cond(done, lambda: self.reset(reset_key), lambda: now)
         else:
-            state, observation = jax.tree.map(lambda fresh, old: jnp.where(done, fresh, old), self.reset(reset_key), now)
+            state, observation = jax.tree.map(lambda fresh, old: jnp.where(done, fresh, old), fresh, now)
         return state, Step(observation, next_observation, reward, terminated, truncated)
+
+    def _observed(self, value: Any, function: str) -> jax.Array:
+        observation = contract.vector(value, f"{self._who}.{function}'s observation")
+        if observation.size != self.observation_size:
+            raise UnsupportedEnvironment(
+                f"{self._who}.{function} observes {observation.size} number(s) and its observation_size, by default the number "
+                f"of state_names, is {self.observation_size}; name each number once"
+            )
+        return observation
 
 
 class Wrapper(Environment):
     """An environment that is `env` but for what a subclass changes."""
 
     def __init__(self, env: Environment):
-        self.env = env
-        self.name, self.state_names, self.action_space = env.name, env.state_names, env.action_space
-        self.max_episode_steps, self.noise_dtype = env.max_episode_steps, env.noise_dtype
+        if type(self).transition is not Environment.transition and type(self).step is Wrapper.step:
+            raise UnsupportedEnvironment(f"{type(self).__name__} has a transition, which no Wrapper takes; "
+                                         "override its reset and step, or derive it from Environment")  # fmt: skip
+        self.env = episodic(env)
+        _copy_attributes(self.env, self)
 
     @property
+    @override
     def observation_size(self) -> int:
         """n of the wrapped environment, unless a subclass adds to it."""
         return self.env.observation_size
 
+    @override
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         """Start an episode of the wrapped environment."""
         return self.env.reset(key)
 
+    @override
     def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
         """One step of the wrapped environment."""
         return self.env.step(key, state, action)
+
+
+def episodic(env: Environment) -> Environment:
+    """`env` as the agents step it: itself where it has a `step`, else `Episodic`.
+
+    Raises:
+        UnsupportedEnvironment: it is no environment, or an attribute is missing or will not do.
+    """
+    if not isinstance(env, Environment):
+        what = f"the class {env.__name__}" if isinstance(env, type) else f"a {type(env).__name__}"
+        raise UnsupportedEnvironment(f"the environment is {what}; give an instance of a subclass of mbrl_taskmet.Environment")
+    contract.check_attributes(env)
+    return Episodic(env) if type(env).step is Environment.step else env
+
+
+def check_environment(env: Environment) -> Environment:
+    """The environment as the agents step it, once it is known that they can; nothing is computed.
+
+    What `reset` and `transition` give is converted where it can be: rewards and flags that are Python's, whole or bools, and
+    observations of any real type. `max_episode_steps` holds.
+
+    Raises:
+        UnsupportedEnvironment: it breaks the contract; the message names the class, what is wrong and what to do.
+    """
+    env = episodic(env)
+    who, key = type(env.env if isinstance(env, Episodic) else env).__name__, jax.random.key(0)
+    try:
+        state, observation = jax.eval_shape(env.reset, key)
+        after, step = jax.eval_shape(env.step, key, state, jax.eval_shape(env.action_space.sample, key))
+        step = Step(*step)
+    except UnsupportedEnvironment:
+        raise
+    except Exception as error:  # code of the user's
+        raise contract.failed(f"{who}'s reset or step", error) from error
+    contract.check_same(who, state, after, ("reset", "step"))
+    real, size = jnp.result_type(float), (env.observation_size,)
+    wanted = Step(*(jax.ShapeDtypeStruct(*is_) for is_ in ((size, real), (size, real), ((), real), ((), bool), ((), bool))))
+    given = {"reset's observation": (observation, wanted.observation)}
+    given |= {f"step's {name}": (getattr(step, name), getattr(wanted, name)) for name in Step._fields}
+    for name, (array, right) in given.items():
+        if jax.tree.map(contract.kind, array) != contract.kind(right):
+            raise UnsupportedEnvironment(f"{who}.{name} is {jax.tree.map(contract.kind, array)}; give {contract.kind(right)}")
+    return env
+
+
+def _copy_attributes(env: Environment, to: Environment) -> None:
+    to.name, to.state_names, to.action_space = env.name, tuple(env.state_names), env.action_space
+    to.max_episode_steps, to.noise_dtype = operator.index(env.max_episode_steps), env.noise_dtype

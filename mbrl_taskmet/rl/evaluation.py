@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mbrl_taskmet.rl.environment import Environment
+from mbrl_taskmet.rl.environment import Environment, episodic
 
 
 def evaluate(
@@ -17,6 +17,7 @@ def evaluate(
     episodes: int,
 ) -> jax.Array:
     """Undiscounted returns (episodes,) of the policy `act`(key, observation) → action. `key` is consumed."""
+    env = episodic(env)
 
     def episode(key: jax.Array) -> jax.Array:
         reset_key, key = jax.random.split(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float
 
 from mbrl_taskmet.core.networks import MLP, apply
-from mbrl_taskmet.core.optimizers import model_optimizer
+from mbrl_taskmet.core.optimizers import Name, model_optimizer
 from mbrl_taskmet.core.settings import setting
 
 PyTree = Any
@@ -22,7 +22,7 @@ class ModelSettings:
     """The networks of a model and what moves them."""
 
     hidden: int = setting(32, "units in each of the model's two hidden layers", flag="model_hidden", low=1)
-    optimizer: Literal["adam", "first_adam"] = setting(
+    optimizer: Name = setting(
         "adam", "adam, or every step as Adam's first one, about lr·sign(gradient)", flag="model_optimizer"
     )
     lr: float = setting(1e-3, "model's learning rate, per update", flag="model_lr", above=0)

@@ -38,12 +38,18 @@ _PAPER: Values = {
     "q_layer_norm": False, "q_sparsity": 0.0, "policy": "critic", "model_sparsity": 0.0,
     "metric_floor": 0.0, "metric_lr": 1e-3, "metric_lr_decay": 0, "metric_every": 1, "solver": "normal_cg",
 }  # fmt: skip
-_CODE: Values = {"metric_start": "published", "l1_reduction": "sum", "metric_hidden": (32,)}
+_CODE: Values = {
+    "metric_start": "published", "l1_reduction": "sum", "metric_hidden": (32,), "head_reduction": "mean",
+    "linear_system": "model",
+}  # fmt: skip
+_FIRST_STEPS: Mapping[str, Values] = {
+    "taskmet": {"model_optimizer": "first_adam"}, "omd": {"critic_optimizer": "first_adam"},
+}  # fmt: skip
 _FULL: Values = {"metric": "full", "metric_input": "state_action"}
 
 PRESETS: dict[str, Preset] = {
     "default": Preset(),
     "paper": Preset(_PAPER, without_noise=_FULL),
-    "paper-code": Preset({**_PAPER, **_CODE}, without_noise=_FULL, methods={"taskmet": {"model_optimizer": "first_adam"}}),
+    "paper-code": Preset({**_PAPER, **_CODE}, without_noise=_FULL, methods=_FIRST_STEPS),
 }
 """Every preset by its name."""

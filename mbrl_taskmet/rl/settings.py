@@ -98,7 +98,7 @@ class Config:
         """
         fitting = [name for name, critic in CRITICS.items() if action_space is None or isinstance(action_space, critic.acts_in)]
         named = self.given.get("critic")
-        if named in CRITICS and named not in fitting:
+        if named in tuple(CRITICS) and named not in fitting:
             raise ConfigError(f"--critic {named} is for other actions than {action_space}; "
                               f"leave it out, or use --critic {' or '.join(fitting)}")  # fmt: skip
         errors = []
@@ -111,8 +111,8 @@ class Config:
 
     def _resolve(self, critic: Any) -> Settings:
         given = {**self.given, "critic": critic}
-        preset = PRESETS.get(given.get("preset") or "default", PRESETS["default"])
-        noise, method = given.get("distractors") or 0, given.get("method") or "taskmet"
+        preset = PRESETS.get(str(given.get("preset") or "default"), PRESETS["default"])
+        noise, method = given.get("distractors") or 0, str(given.get("method") or "taskmet")
         return resolve(Settings, given, preset.for_run(method, noisy=noise != 0))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from mbrl_taskmet.core.settings import MOST, ConfigError
 
 
 @dataclass(frozen=True)
@@ -16,9 +19,21 @@ class Discrete:
 
     Attributes:
         n: how many actions there are.
+
+    Raises:
+        ConfigError: that is no whole number from 1.
     """
 
     n: int
+
+    def __post_init__(self) -> None:
+        try:
+            n = operator.index(self.n)
+        except Exception:  # an array may raise its own
+            n = 0
+        if isinstance(self.n, (bool, np.bool_)) or not 1 <= n <= MOST:
+            raise ConfigError(f"Discrete has n = {self.n!r}; give the number of actions, 1 or more")
+        object.__setattr__(self, "n", n)
 
     @property
     def size(self) -> int:
@@ -44,10 +59,26 @@ class Box:
 
     Attributes:
         low, high: the bounds of each component, finite.
+
+    Raises:
+        ConfigError: they are not.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        try:
+            low, high = (np.asarray(bound, float) for bound in (self.low, self.high))
+            fits = low.ndim == 1 and low.shape == high.shape and low.size > 0 and np.isfinite([low, high]).all()
+            fits = fits and (low < high).all()
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise ConfigError(f"Box has low = {self.low!r} and high = {self.high!r}; "
+                              "give two tuples of finite numbers, each lower than its partner")  # fmt: skip
+        object.__setattr__(self, "low", tuple(low.tolist()))
+        object.__setattr__(self, "high", tuple(high.tolist()))
 
     @property
     def size(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 
 from mbrl_taskmet.core.run_axis import RunAxis
 from mbrl_taskmet.rl import format_1, replay
-from mbrl_taskmet.rl.environment import Environment
+from mbrl_taskmet.rl.environment import Environment, check_environment, episodic
 from mbrl_taskmet.rl.evaluation import evaluate
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.methods import Learner, Method
@@ -48,7 +48,7 @@ class Report(NamedTuple):
     model_mse_state: jax.Array  # the same over the real dimensions
     task_loss: jax.Array  # L_task(ω)
     q_loss: jax.Array  # L_Q(ω, θ)
-    residual: jax.Array  # mean over the chunk of the implicit solve's relative residual
+    residual: jax.Array | None  # of the implicit solve, relative, on batches of the replay; None without one
     metric_diagonal: jax.Array | None  # (n,), the mean of Λ's diagonal over the batch; None without a metric
     failed_step: jax.Array
     failed_part: jax.Array
@@ -89,8 +89,9 @@ def resolved(env: Environment, config: Config | Settings) -> Settings:
     """The settings of a configuration on `env`, whose action space and distractors count.
 
     Raises:
-        ConfigError: they cannot work.
+        ConfigError: they cannot work, or an attribute of `env` will not do.
     """
+    env = episodic(env)
     if isinstance(config, Settings):
         return config
     noise = env.observation_size - len(env.state_names)
@@ -105,14 +106,20 @@ class Trainer:
         method: how the model is learned; `make.make_method` makes the one that `settings` name.
         settings: for the sizes of the run.
         devices: what the seeds are spread over; all of JAX's by default.
+
+    Raises:
+        UnsupportedEnvironment: `env` breaks the contract of `check_environment`.
     """
 
     def __init__(self, env: Environment, method: Method, settings: Settings, devices: Sequence[jax.Device] | None = None):
-        self.env, self.method, self.settings = env, method, settings
+        with jax.enable_x64(settings.x64):
+            self.env = check_environment(env)
+        self.method, self.settings = method, settings
         self.axis = axis = RunAxis(settings.seeds, devices)
         self._init = jax.jit(axis.sharded(self._init_seeds), compiler_options=axis.compiler_options(0))
         chunk = axis.sharded(self._all_seeds, common=1)
-        self._chunk: Any = jax.jit(chunk, donate_argnums=0, compiler_options=axis.compiler_options(1))
+        self._chunk = jax.jit(chunk, donate_argnums=0, compiler_options=axis.compiler_options(1))
+        self.compiled: Any = None  # the chunk, once it has been compiled ahead
 
     def init(self) -> Carry:
         """The start of every seed, on its device."""
@@ -122,13 +129,19 @@ class Trainer:
     def chunk(self, carry: Carry, start: int) -> tuple[Carry, Report]:
         """Advance every seed from step `start` by the steps between two evaluations, then evaluate. `carry` is donated."""
         with jax.enable_x64(self.settings.x64):
-            return self._chunk(carry, jnp.int32(start))
+            return (self.compiled or self._chunk)(carry, jnp.int32(start))
+
+    @cached_property
+    def traced(self) -> Any:
+        """The chunk as a program of JAX's, not compiled."""
+        with jax.enable_x64(self.settings.x64):
+            return self._chunk.trace(self.shapes(), jnp.int32(0))
 
     def compile(self) -> float:
         """Compile the chunk ahead of its first use; seconds taken."""
         begin = time.monotonic()
         with jax.enable_x64(self.settings.x64):
-            self._chunk = self._chunk.lower(self.shapes(), jnp.int32(0)).compile()
+            self.compiled = self.traced.lower().compile()
         return time.monotonic() - begin
 
     def shapes(self) -> Carry:
@@ -216,10 +229,10 @@ class Trainer:
 
     def _one_seed(self, carry: Carry, start: jax.Array) -> tuple[Carry, Report]:
         length = self.settings.eval_every
-        carry, residuals = jax.lax.scan(self._env_step, carry, start + jnp.arange(length, dtype=jnp.int32))
-        return carry, self._report(carry, residuals, start + length)
+        carry, _ = jax.lax.scan(self._env_step, carry, start + jnp.arange(length, dtype=jnp.int32))
+        return carry, self._report(carry, start + length)
 
-    def _env_step(self, carry: Carry, step: jax.Array) -> tuple[Carry, jax.Array]:
+    def _env_step(self, carry: Carry, step: jax.Array) -> tuple[Carry, None]:
         settings = self.settings
         act_key, env_key, sample_key, update_key = jax.random.split(jax.random.fold_in(carry.key, step), 4)
         blindly = step < settings.random_steps
@@ -232,30 +245,24 @@ class Trainer:
         carry = carry._replace(env_state=env_state, observation=result.observation, replay=buffer)
         learner = carry.learner.observe(result.next_observation)
 
-        def learn() -> tuple[Learner, jax.Array]:
+        def learn() -> Learner:
             batch = replay.sample(buffer, sample_key, step + 1, settings.batch_size)
-            updated, info = self.method.update(learner, learner.normalized_batch(batch), step, update_key)
-            return updated, info.residual
+            return self.method.update(learner, learner.normalized_batch(batch), step, update_key)
 
-        def wait() -> tuple[Learner, jax.Array]:
-            return learner, jnp.full_like(result.reward, jnp.nan)
+        return _keep_finite(carry, jax.lax.cond(~blindly, learn, lambda: learner), step), None
 
-        learner, residual = jax.lax.cond(~blindly, learn, wait)
-        return _keep_finite(carry, learner, step), residual
-
-    def _report(self, carry: Carry, residuals: jax.Array, step: jax.Array) -> Report:
+    def _report(self, carry: Carry, step: jax.Array) -> Report:
         learner = carry.learner
         eval_key, batch_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(carry.key, step), 1))
 
         def diagnose(key: jax.Array) -> dict[str, jax.Array | None]:
             batch = replay.sample(carry.replay, key, step, self.settings.batch_size)
-            return self.method.diagnose(learner, batch, len(self.env.state_names), jax.random.fold_in(key, 1))
+            return self.method.diagnose(learner, batch, len(self.env.state_names), step, jax.random.fold_in(key, 1))
 
         # One batch after the other: they need the memory of one.
         figures = jax.lax.map(diagnose, jax.random.split(batch_key, DIAGNOSTIC_BATCHES))
         return Report(
             episode_returns=evaluate(self.env, partial(self.method.act, learner), eval_key, self.settings.eval_episodes),
-            residual=jnp.nanmean(residuals),
             failed_step=carry.failed_step,
             failed_part=carry.failed_part,
             **jax.tree.map(lambda figure: jnp.mean(figure, axis=0), figures),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -19,6 +21,9 @@ def bellman_target(
     return reward + discount * (1.0 - terminated) * next_value
 
 
-def bellman_error(action_values: Float[Array, "heads batch"], target: Float[Array, " batch"]) -> Float[Array, ""]:
-    """E[(Q(s,a) − y)²], summed over heads: (heads, batch), (batch,) → scalar."""
-    return jnp.sum(jnp.mean((action_values - target) ** 2, axis=-1))
+def bellman_error(
+    action_values: Float[Array, "heads batch"], target: Float[Array, " batch"], reduction: Literal["sum", "mean"] = "sum"
+) -> Float[Array, ""]:
+    """E[(Q(s,a) − y)²], summed over heads, or their mean, as in the authors' code: (heads, batch), (batch,) → scalar."""
+    heads = jnp.mean((action_values - target) ** 2, axis=-1)
+    return jnp.sum(heads) if reduction == "sum" else jnp.mean(heads)

@@ -16,13 +16,17 @@ from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.methods import Learner, Method
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.rl.training import Carry, Report, Trainer, resolved
-from mbrl_taskmet.runner.loop import Chunk, drive
-from mbrl_taskmet.runner.memory import check_memory, gigabytes, required_bytes
-from mbrl_taskmet.runner.plotting import plot_run
-from mbrl_taskmet.runner.records import Row, finite, write_json
-from mbrl_taskmet.runner.rundir import check_same, make_directory, saved_settings, to_json
+from mbrl_taskmet.runner.loop import Chunk, drive, own
+from mbrl_taskmet.runner.memory import check_memory, gigabytes, least_bytes, required_bytes
+from mbrl_taskmet.runner.plotting import drawing, plot_run
+from mbrl_taskmet.runner.records import Layout, Row, finite, write_json
+from mbrl_taskmet.runner.rundir import check_same, saved_settings, to_json
 from mbrl_taskmet.runner.statistics import ci95, iqm, mean
 from mbrl_taskmet.runner.versions import environment
+
+COLUMNS = ("eval/return", "train/model_mse", "train/model_mse_state", "train/task_loss", "train/q_loss",
+           "time/steps_per_second", "wall_time", "wall_seconds")  # fmt: skip
+"""What every row of an agent's record holds besides `step` and `seed`."""
 
 
 class Outcome(NamedTuple):
@@ -63,24 +67,27 @@ def run(
         say: takes a sentence before the training starts.
 
     Raises:
-        ConfigError: the settings cannot work, the run that is there has others, or the directory cannot be written.
+        ConfigError: the settings cannot work, the run that is there has others or goes on in another process, or the directory
+            cannot be written.
+        OSError: the machine fails; what is written stays.
         Stopped: a signal asked the run to end; record and checkpoint are written.
     """
     settings, directory = resolved(env, config), Path(directory)
-    if (directory / "config.json").exists():
-        check_extends(directory, settings)
     trainer = Trainer(env, make_method(env, settings), settings)
-    required = required_bytes(trainer)
-    check_memory(required, env.name)
-    make_directory(directory)
-    say(f"{directory}: {settings.names['method']} on {env.name}, {settings.seeds} seed(s), {settings.steps} steps, "
-        f"needs about {gigabytes(required)}")  # fmt: skip
-    begin_record = partial(write_json, directory / "config.json", to_json(settings.names))
-    done = drive(_Job(trainer), directory, go_on, checkpoint_share, begin_record)
-    summary = summarize(settings, done.rows, done.compile_seconds)
-    write_json(directory / "summary.json", summary)
-    title = f"{settings.names['method']} on {env.name}"
-    plot_run(done.rows, env.state_names, title, directory / "curves.png")
+    least = least_bytes(trainer)
+    check_memory(least, env.name)
+    with own(directory, to_json(settings.names), go_on) as place:
+        if place.began:
+            check_extends(directory, settings)
+        say(f"{directory}: {settings.names['method']} on {env.name}, {settings.seeds} seed(s), {settings.steps} steps, "
+            f"needs {gigabytes(least)} or more")  # fmt: skip
+        begin_record = partial(write_json, directory / "config.json", to_json(settings.names))
+        done = drive(_Job(trainer), place, share=checkpoint_share, begin_record=begin_record)
+        summary = summarize(settings, done.rows, done.compile_seconds)
+        write_json(directory / "summary.json", summary)
+        title = f"{settings.names['method']} on {env.name}"
+        with drawing(directory, go_on):
+            plot_run(done.rows, env.state_names, title, directory / "curves.png")
     return Outcome(summary, done.rows, settings, trainer.method, trainer.axis.to_host(done.carry.learner))
 
 
@@ -104,8 +111,6 @@ def check_extends(directory: Path, settings: Settings) -> None:
     check_same(directory, dataclasses.replace(settings, steps=saved.steps).names, saved.names)
     if settings.steps < saved.steps:
         raise ConfigError(f"--steps {settings.steps} is less than the {saved.steps} of {directory}; give more to extend it")
-    if not any((directory / "checkpoints" / "state").glob("[0-9]*")):
-        raise ConfigError(f"{directory} holds no checkpoint, so it ended before it began; start it again without --resume")
 
 
 class _Job:
@@ -114,10 +119,13 @@ class _Job:
     unit, label = "step", None
 
     def __init__(self, trainer: Trainer):
-        self.trainer, self.total = trainer, trainer.settings.steps
+        settings = trainer.settings
+        self.trainer, self.total = trainer, settings.steps
+        self.layout = Layout(range(settings.seed, settings.seed + settings.seeds), settings.eval_every, COLUMNS, whole=True)
 
     def prepare(self) -> None:
         self.trainer.compile()
+        check_memory(required_bytes(self.trainer), self.trainer.env.name)
 
     def chunks(self, carry: Carry, start: int, rows: list[Row]) -> Iterator[Chunk]:
         settings, state_names = self.trainer.settings, self.trainer.env.state_names
@@ -158,7 +166,7 @@ def rows_of(report: Report, step: int, first_seed: int, state_names: tuple[str, 
             "train/model_mse_state": report.model_mse_state[i],
             "train/task_loss": report.task_loss[i],
             "train/q_loss": report.q_loss[i],
-            "solver/residual": report.residual[i],
+            "solver/residual": None if report.residual is None else report.residual[i],
             "time/steps_per_second": speed,
         }
         if report.metric_diagonal is not None:

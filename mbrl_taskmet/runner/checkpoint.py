@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import shutil
 import time
-import zlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mbrl_taskmet.core.run_axis import RunAxis
 from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.runner.snapshots import Arrays, PyTree, Snapshots, read, with_checksum, writing
 
-PyTree = Any
 Ring = dict[str, jax.Array]
 """Arrays (runs, rows, …) whose row of step t is t modulo the number of rows, which is one more than are kept."""
-Arrays = dict[str, np.ndarray]
-_CHECKSUM = "crc32"
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
 @runtime_checkable
@@ -59,58 +55,6 @@ class Trainer(Protocol):
         """The arrays of a checkpoint or a block that an earlier version wrote, by name, as today's."""
 
 
-class Snapshots:
-    """Checkpoints of a pytree of host arrays, by step.
-
-    Args:
-        directory: where they are, created if need be.
-        keep: how many are kept.
-    """
-
-    def __init__(self, directory: Path, keep: int):
-        import orbax.checkpoint as ocp  # here, because importing it takes long
-
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
-        self._directory, self._args = directory.absolute(), ocp.args
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
-
-    @property
-    def steps(self) -> list[int]:
-        """The steps of the checkpoints there are."""
-        return list(self._manager.all_steps())
-
-    @property
-    def latest(self) -> int | None:
-        """The step of the newest checkpoint, or None."""
-        return self._manager.latest_step()
-
-    def save(self, step: int, tree: PyTree) -> None:
-        """Write `tree` as it is after `step`."""
-        if step != self.latest:
-            self._manager.save(step, args=self._args.StandardSave(_with_checksum(_named(tree))))
-
-    def restore(self, like: PyTree, upgrade: Callable[[Arrays], Arrays]) -> tuple[int, PyTree]:
-        """The newest checkpoint: (its step, a pytree with the structure, shapes and types of `like`).
-
-        Args:
-            like: a pytree of arrays.
-            upgrade: what makes today's arrays of saved ones.
-
-        Raises:
-            ConfigError: it is damaged, or belongs to another configuration.
-        """
-        step = self.latest
-        saved = _read(f"the checkpoint at step {step}", f"remove {self._directory / str(step)} to go on from the one before",
-                      lambda: self._manager.restore(step, args=self._args.StandardRestore()))  # fmt: skip
-        saved, names = upgrade(saved), _named(like)
-        for name in saved | names:
-            old, new = saved.get(name), names.get(name)
-            if old is None or new is None or old.shape != new.shape or old.dtype != new.dtype:
-                raise ConfigError(f"the checkpoint in {self._directory} does not fit its configuration at {name}; "
-                                  "resume it with the config.json and the version it was written with")  # fmt: skip
-        return int(step or 0), jax.tree.unflatten(jax.tree.structure(like), [saved[name] for name in names])
-
-
 class Checkpoints:
     """The checkpoints of one job.
 
@@ -128,6 +72,8 @@ class Checkpoints:
         self._blocks = directory.absolute() / "replay"
         self._state = Snapshots(directory / "state", keep)
         self._saved_steps = [_span(block)[1] for block in self._find_blocks()]
+        mesh = trainer.axis.sharding.mesh
+        self._here = {"devices": mesh.size, "platform": mesh.devices.flat[0].platform}
         self._checkpointer = ocp.StandardCheckpointer()
         self._cost, self._last = 0.0, time.monotonic()
 
@@ -149,7 +95,7 @@ class Checkpoints:
             state, ring = self._trainer.split(carry)
             if ring:
                 self._save_rows(step, ring)
-            self._state.save(step, self._to_host(state))
+            self._state.save(step, self._to_host(state), self._here)
         if ring:
             self._drop_blocks(step, _length(ring))
         self._last = time.monotonic()
@@ -174,6 +120,21 @@ class Checkpoints:
             self._saved_steps = [saved for saved in self._saved_steps if saved <= step]
             return step, trainer.join(state, self._fill(ring, step) if ring and with_ring else ring, step)
 
+    def moved(self) -> str | None:
+        """A sentence if the newest checkpoint was written on other devices; None if not, or if that is not known."""
+        there = self._state.about(self.latest or 0)
+        if not there.keys() >= self._here.keys() or there == self._here:
+            return None
+        was, now = (f"{known['devices']} {known['platform']} device(s)" for known in (there, self._here))
+        return (
+            f"so far the run was on {was}, now on {now}: its numbers may differ in the last digits from an uninterrupted run's"
+        )
+
+    def remove_unfinished(self) -> None:
+        """Remove what a kill has left of checkpoints that were being written; no other process may be writing any."""
+        for left in [*self._blocks.parent.glob(_UNFINISHED), *self._blocks.parent.glob(f"*/{_UNFINISHED}")]:
+            shutil.rmtree(left)
+
     def _save_rows(self, step: int, ring: Ring) -> None:
         rows = _length(ring)
         first = max(self._saved_steps[-1] if self._saved_steps else 0, step - rows + 1)
@@ -183,7 +144,7 @@ class Checkpoints:
             if _span(unfinished)[1] > first:
                 shutil.rmtree(unfinished)
         block = _rows(ring, jnp.arange(first, step) % rows)
-        self._write_block(f"{first}-{step}", _with_checksum(self._to_host(block)))
+        self._write_block(f"{first}-{step}", with_checksum(self._to_host(block)))
 
     def _fill(self, ring: Ring, step: int) -> Ring:
         """The ring before `step`, from its blocks one at a time."""
@@ -194,7 +155,7 @@ class Checkpoints:
             first, last = _span(block)
             if first > done or last > step or last <= oldest:
                 continue
-            arrays = self._trainer.upgrade(_read(
+            arrays = self._trainer.upgrade(read(
                 f"the replay block {block}", "restore it from a copy or start the run again",
                 partial(self._checkpointer.restore, block),
             ))  # fmt: skip
@@ -217,8 +178,9 @@ class Checkpoints:
         return sorted(done, key=_span)
 
     def _write_block(self, name: str, arrays: Arrays) -> None:
-        self._checkpointer.save(self._blocks / name, arrays, force=True)
-        self._checkpointer.wait_until_finished()
+        with writing(self._blocks / name):
+            self._checkpointer.save(self._blocks / name, arrays, force=True)
+            self._checkpointer.wait_until_finished()
         self._saved_steps.append(_span(self._blocks / name)[1])
 
     def _drop_blocks(self, step: int, rows: int) -> None:
@@ -227,30 +189,6 @@ class Checkpoints:
         for block in self._find_blocks():
             if _span(block)[1] <= oldest - rows + 1:
                 shutil.rmtree(block)
-
-
-def _read(what: str, mend: str, read: Callable[[], Arrays]) -> Arrays:
-    """What `read` gives, without its checksum, or a ConfigError that names the damage."""
-    try:
-        arrays = dict(read())
-        checksum = arrays.pop(_CHECKSUM)
-    except Exception as error:  # orbax raises whatever its storage does
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ConfigError(f"{what} is damaged ({reason}); {mend}") from None
-    if int(checksum[0]) != _checksum(arrays):
-        raise ConfigError(f"{what} is damaged (its checksum differs); {mend}")
-    return arrays
-
-
-def _with_checksum(arrays: Arrays) -> Arrays:
-    return arrays | {_CHECKSUM: np.array([_checksum(arrays)], np.uint32)}
-
-
-def _checksum(arrays: Arrays) -> int:
-    total = 0
-    for name in sorted(arrays):
-        total = zlib.crc32(arrays[name].tobytes(), zlib.crc32(name.encode(), total))
-    return total
 
 
 def _span(block: Path) -> tuple[int, int]:
@@ -273,8 +211,3 @@ def _set_rows(ring: Ring, rows: jax.Array, values: Ring) -> Ring:
 
 def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    """Leaves by their path."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}

@@ -7,12 +7,13 @@ import contextlib
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, get_args, get_origin
 
 from mbrl_taskmet.core.settings import ConfigError, Option, flag, nearest, options
-from mbrl_taskmet.runner.signals import Stopped
+from mbrl_taskmet.runner.signals import Stopped, StopSignal
 
 P = ParamSpec("P")
 _WORDS = {int: ("N", int), float: ("X", float)}
@@ -21,24 +22,62 @@ _WORDS = {int: ("N", int), float: ("X", float)}
 def command(main: Callable[P, int]) -> Callable[P, int]:
     """`main`, but for what ends it early, each one sentence on the standard error.
 
-    The exit code is 2 for bad input, and 128 + the signal's number for a run that was stopped.
+    The exit code is 2 for bad input, 128 + the signal's number for what was stopped, 141 (as of SIGPIPE) where nobody reads the
+    output any more, and 1 where the machine fails: no room, no permission, a directory that was moved.
     """
 
     @functools.wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        try:
-            return main(*args, **kwargs)
-        except ConfigError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return 128 + stopped.signal
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
+        _write_as_can_be()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                with StopSignal("stopped; to go on, give the command again, or --resume its directory if it has one"):
+                    try:
+                        return main(*args, **kwargs)
+                    finally:
+                        sys.stdout.flush()
+            except ConfigError as error:
+                return _say(f"error: {error}", 2)
+            except Stopped as stopped:
+                return _say(str(stopped), 128 + stopped.signal)
+            except KeyboardInterrupt:
+                return _say("interrupted", 130)
+            except BrokenPipeError:
+                _drop_output()
+                return 141
+            except OSError as error:
+                return _say(f"error: {_failure(error)}; what is written stays, and --resume goes on from there", 1)
 
     return run
+
+
+def _write_as_can_be() -> None:
+    """Let the standard output take every character: those that its encoding lacks are written as escapes."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Let Python's own flush at the end find somebody who reads."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(sentence: str, code: int) -> int:
+    """Print a sentence, on one line whatever it quotes; the exit code."""
+    with contextlib.suppress(OSError):  # nobody may be reading that either
+        print(" ".join(sentence.splitlines()), file=sys.stderr, flush=True)
+    return code
+
+
+def _failure(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}"
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say(f"warning: {message}", 0)
 
 
 class Parser(argparse.ArgumentParser):
@@ -106,7 +145,15 @@ def start_jax(cpu_devices: int) -> None:
     with contextlib.suppress(RuntimeError):  # JAX has started already, in a program that calls this: use what it has
         jax.config.update("jax_num_cpu_devices", cpu_devices)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "mbrl_taskmet"))
+        try:
+            jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "mbrl_taskmet"))
+        except RuntimeError:
+            warnings.warn("there is no home directory to keep compiled programs in, so they are compiled again each time; "
+                          "set JAX_COMPILATION_CACHE_DIR to keep them", stacklevel=2)  # fmt: skip
+    if jax.config.jax_debug_nans:  # type: ignore[attr-defined]
+        jax.config.update("jax_debug_nans", False)
+        warnings.warn("JAX_DEBUG_NANS is left out: NaN stands for what is not measured, and the seed, the part and the step "
+                      "of what turns non-finite in training are said anyway", stacklevel=2)  # fmt: skip
 
 
 def module() -> str:

@@ -1,15 +1,19 @@
-"""The loop on the host that drives any job: records, checkpoints, progress, and signals that end it."""
+"""The loop on the host that drives any job in a directory of its own: records, checkpoints, progress, signals that end it."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.checkpoint import Checkpoints, Trainer
-from mbrl_taskmet.runner.records import Recorder, Row
+from mbrl_taskmet.runner.claim import claimed
+from mbrl_taskmet.runner.records import Layout, Recorder, Row, read_rows, rows_until
+from mbrl_taskmet.runner.rundir import has_checkpoint
 from mbrl_taskmet.runner.signals import Stopped, StopSignal
 
 
@@ -48,6 +52,10 @@ class Job(Protocol):
         """What a step is, in one word."""
 
     @property
+    def layout(self) -> Layout:
+        """What its rows are."""
+
+    @property
     def label(self) -> str | None:
         """What the progress bar calls the job."""
 
@@ -72,38 +80,65 @@ class Driven(NamedTuple):
     compile_seconds: float | None
 
 
+class Place(NamedTuple):
+    """A run's directory while it is this process's own.
+
+    Attributes:
+        directory: the path.
+        began: whether a run has begun in it before.
+        go_on: what a user does to go on with the run.
+        stop: true once a signal asked the run to end.
+    """
+
+    directory: Path
+    began: bool
+    go_on: str
+    stop: StopSignal
+
+
+@contextmanager
+def own(directory: Path, config: Mapping[str, Any], go_on: str) -> Iterator[Place]:
+    """The directory of a run, made with its `config.json` if it is not there, for this process alone.
+
+    Raises:
+        ConfigError: it cannot be written, another process has it, or what it holds is no run's.
+        Stopped: a signal asked for an end.
+    """
+    with claimed(directory, config) as began, StopSignal(f"stopped; to go on: {go_on}") as stop:
+        yield Place(directory, began, go_on, stop)
+
+
 def drive(
-    job: Job, directory: Path, go_on: str, share: float = 0.03, begin_record: Callable[[], None] = lambda: None
+    job: Job, place: Place, folder: str = ".", share: float = 0.03, begin_record: Callable[[], None] = lambda: None
 ) -> Driven:
-    """Train a job to its end, from its last checkpoint in `directory` if there is one.
+    """Train a job to its end, from its last checkpoint if there is one.
 
     Args:
         job: what is trained.
-        directory: where its record and its checkpoints are; there.
-        go_on: what a user does to go on with a run that was stopped.
+        place: the run's directory.
+        folder: where in it the job's record and checkpoints are; there.
         share: the largest part of the time that checkpoints take.
-        begin_record: called when the start is known, a damaged checkpoint refused, and nothing written yet.
+        begin_record: called when the start is known, a damaged checkpoint or record refused, and nothing written yet.
 
     Raises:
         Stopped: a signal asked for it; record and checkpoint are written.
-        ConfigError: a checkpoint is damaged or belongs to another configuration.
+        ConfigError: a checkpoint or the record is damaged or belongs to another configuration.
     """
     from tqdm import tqdm
 
-    checkpoints = Checkpoints(directory / "checkpoints", job.trainer, share)
-    resumed = checkpoints.latest is not None
-    step, carry = checkpoints.restore() if resumed else (0, job.trainer.init())
-    begin_record()
-    checkpoints.save(step, carry)
-    recorder = Recorder(directory, resume_at=step if resumed else None)
+    directory, stop = place.directory / folder, place.stop
+    checkpoints, step, carry, rows = _start(job, directory, share)
     begin, seconds = time.monotonic(), None
     if step < job.total:
         job.prepare()
         seconds = time.monotonic() - begin
+    begin_record()
+    checkpoints.save(step, carry)
+    recorder = Recorder(directory, rows)
     begin = time.monotonic()
     before = recorder.rows[-1]["wall_seconds"] if recorder.rows else 0.0
     bar = tqdm(total=job.total, initial=step, unit=job.unit, desc=job.label, disable=None, dynamic_ncols=True)
-    with StopSignal() as stop, bar:
+    with bar, stop.patient():
         for chunk in job.chunks(carry, step, recorder.rows):
             recorder.write([row | _times(before + time.monotonic() - begin) for row in chunk.rows])
             for sentence in chunk.news:
@@ -115,9 +150,23 @@ def drive(
                 checkpoints.save(step, carry)
             if stop and step < job.total:
                 recorder.close()
-                raise Stopped(f"stopped at step {step}; to go on: {go_on}", stop.number)
+                raise Stopped(f"stopped at step {step}; to go on: {place.go_on}", stop.number)
     recorder.close()
     return Driven(carry, recorder.rows, seconds)
+
+
+def _start(job: Job, directory: Path, share: float) -> tuple[Checkpoints, int, Any, list[Row]]:
+    """Where a job starts from: (its checkpoints, the step, the carry there, the rows until there)."""
+    if not has_checkpoint(directory) and read_rows(directory):
+        raise ConfigError(f"{directory} holds no checkpoint of the evaluations in its metrics.jsonl; restore checkpoints/ "
+                          "to resume, or give another directory")  # fmt: skip
+    checkpoints = Checkpoints(directory / "checkpoints", job.trainer, share)
+    step, carry = checkpoints.restore() if checkpoints.latest is not None else (0, job.trainer.init())
+    rows = rows_until(directory, step, job.layout)
+    checkpoints.remove_unfinished()
+    if news := checkpoints.moved():
+        print(news, file=sys.stderr)
+    return checkpoints, step, carry, rows
 
 
 def _times(seconds: float) -> Row:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mbrl_taskmet.runner.records import shortened
 
 Rows = list[dict[str, Any]]
 
@@ -20,6 +24,16 @@ STYLES: tuple[dict[str, Any], ...] = tuple(
     )
 )
 """Told apart by line and marker where colours are not (Okabe and Ito's palette)."""
+
+
+@contextmanager
+def drawing(directory: Path, go_on: str) -> Iterator[None]:
+    """Where the pictures of a finished run are drawn: what fails there, the run has not; a warning says so."""
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(f"the run in {directory} is finished, but its pictures could not be drawn ({shortened(error)}); "
+                      f"to draw them: {go_on}", stacklevel=3)  # fmt: skip
 
 
 def plot_run(rows: Rows, state_names: tuple[str, ...], title: str, path: Path) -> None:
@@ -76,8 +90,7 @@ def band(axis: Any, steps: np.ndarray, values: np.ndarray, **style: Any) -> None
     count = known.sum(axis=0)
     if not count.any():
         return
-    filled = np.where(known, values, 0.0)
-    center = np.divide(filled.sum(axis=0), count, where=count > 0, out=np.full(len(steps), np.nan))
+    center = known_mean(values)
     squares = np.where(known, (values - center) ** 2, 0.0).sum(axis=0)
     spread = np.sqrt(np.divide(squares, (count - 1) * count, where=count > 1, out=np.zeros(len(steps))))
     axis.plot(steps, center, markevery=max(1, len(steps) // 8), markersize=5, linewidth=1.6, **style)
@@ -106,6 +119,7 @@ def save(figure: Any, path: Path) -> None:
     import matplotlib
 
     aside = path.with_suffix(f".part{path.suffix}")
+    aside.unlink(missing_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": ""}):
         figure.savefig(aside, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
     aside.replace(path)
@@ -115,6 +129,13 @@ def save_both(figure: Any, path: Path) -> None:
     """Write the PNG `path`, and an SVG beside it."""
     save(figure, path)
     save(figure, path.with_suffix(".svg"))
+
+
+def known_mean(values: np.ndarray) -> np.ndarray:
+    """The mean over seeds, (seeds, T) → (T,), of those that are known; NaN where none is."""
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    return np.divide(np.where(known, values, 0.0).sum(axis=0), count, where=count > 0, out=np.full(values.shape[1], np.nan))
 
 
 def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +152,7 @@ def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
 def _seeds(axis: Any, rows: Rows, key: str, label: str) -> None:
     steps, values = curve(rows, key)
     axis.plot(steps, values.T, color="C0", alpha=0.3, linewidth=0.8)
-    axis.plot(steps, np.mean(values, axis=0), color="C0", linewidth=2)
+    axis.plot(steps, known_mean(values), color="C0", linewidth=2)
     axis.set_ylabel(label)
 
 
@@ -145,7 +166,7 @@ def _ratio(axis: Any, rows: Rows, **style: Any) -> None:
     ratios = [
         {**row, "ratio": np.mean([row[key] for key in row if _real(key)]) / np.mean(row["metric/diagonal"])}
         for row in rows
-        if None not in row["metric/diagonal"]
+        if None not in (row.get("metric/diagonal") or [None])
     ]
     band(axis, *curve(ratios, "ratio"), **style)
 
@@ -159,14 +180,16 @@ def _metric(axis: Any, rows: Rows, state_names: tuple[str, ...]) -> None:
     for i, name in enumerate(state_names):
         steps, values = curve(rows, f"metric/{name}")
         style = {"color": f"C{i}", "label": name.replace("_", " ")} if few else {"color": "C0", "linewidth": 0.5}
-        axis.plot(steps, np.mean(values, axis=0), **style)
+        axis.plot(steps, known_mean(values), **style)
     if not few:
         axis.lines[0].set_label("real dimensions")
     last = rows[-1]["metric/diagonal"]
     if len(last) > len(state_names):
-        noise = {(row["seed"], row["step"]): row["metric/diagonal"][len(state_names) :] for row in rows}
-        steps = np.array(sorted({step for _, step in noise}))
-        low, high = ([f(f(v) for (_, t), v in noise.items() if t == step) for step in steps] for f in (min, max))
+        noise: dict[int, list[float]] = {row["step"]: [] for row in rows}
+        for row in rows:
+            noise[row["step"]] += (weight for weight in row["metric/diagonal"][len(state_names) :] if weight is not None)
+        steps = np.array(sorted(noise))
+        low, high = ([end(noise[step], default=np.nan) for step in steps] for end in (min, max))
         axis.fill_between(steps, low, high, color="grey", alpha=0.4, label="distractors (lowest to highest)")
     axis.set_ylabel("weight in the metric, mean over seeds")
     axis.legend(fontsize="small")

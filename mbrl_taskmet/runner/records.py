@@ -1,7 +1,8 @@
 """What a run leaves behind: `metrics.jsonl`, the record, and TensorBoard event files, a view of it.
 
 A row of `metrics.jsonl` is one evaluation of one seed. Its keys are the TensorBoard tags; a list becomes a histogram. Because
-the event files are made from the rows alone, resuming rewrites them without a gap or a double line.
+the event files are made from the rows alone, resuming rewrites them without a gap or a double line. Rows that are read are
+data: what is not as the program writes it is damage, and is named by file and line.
 """
 
 from __future__ import annotations
@@ -10,33 +11,58 @@ import json
 import math
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.runner.events import Events
+
 Row = dict[str, Any]
+_FLUSH_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the rows of a job are.
+
+    Attributes:
+        seeds: the numbers of its runs.
+        every: their steps are multiples of it.
+        columns: what every row holds besides `step` and `seed`; null where it is not known.
+        whole: whether every run has a row at every multiple, also one that has ended.
+    """
+
+    seeds: range
+    every: int
+    columns: tuple[str, ...]
+    whole: bool
+
+    def fault(self, row: Row) -> str | None:
+        """What of a row with the right types cannot have been written by the job, or None."""
+        if row["seed"] not in self.seeds:
+            return f"seed {row['seed']} is none of the run's, {self.seeds[0]} to {self.seeds[-1]}"
+        if not row["step"] or row["step"] % self.every:
+            return f"step {row['step']} is no multiple of {self.every}"
+        return None
 
 
 class Recorder:
-    """Writes rows to `directory`, from the start or after those that are there.
+    """Writes rows to `directory`, after those of `kept`, which replace what is there."""
 
-    Args:
-        resume_at: keep the rows up to this environment step and drop later ones, which a kill may have left.
-    """
-
-    def __init__(self, directory: Path, resume_at: int | None = None):
-        from tensorboardX import SummaryWriter
-
+    def __init__(self, directory: Path, kept: Iterable[Row] = ()):
         self._path = directory / "metrics.jsonl"
-        kept = [row for row in read_rows(directory) if row["step"] <= resume_at] if resume_at is not None else []
-        self.rows: list[Row] = kept
-        write_text(self._path, "".join(map(_line, kept)))
-        shutil.rmtree(directory / "tensorboard", ignore_errors=True)
-        self._make_writer = lambda seed: SummaryWriter(str(directory / "tensorboard" / f"seed_{seed}"), flush_secs=10)
-        self._writers: dict[int, Any] = {}
-        self._show(kept)
+        self.rows: list[Row] = list(kept)
+        write_text(self._path, "".join(map(_line, self.rows)))
+        self._events, self._seeds, self._flushed = directory / "tensorboard", dict[int, Events](), 0.0
+        if self._events.exists():
+            shutil.rmtree(self._events)
+        self._show(self.rows)
 
     def write(self, rows: list[Row]) -> None:
         """Append rows, to disk before returning."""
@@ -49,33 +75,109 @@ class Recorder:
 
     def close(self) -> None:
         """Finish the event files."""
-        for writer in self._writers.values():
-            writer.close()
+        for events in self._seeds.values():
+            events.close()
 
     def _show(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            writer = self._writers.setdefault(row["seed"], None) or self._make_writer(row["seed"])
-            self._writers[row["seed"]] = writer
-            for tag, value in row.items():
-                if "/" not in tag or value is None:
-                    continue
-                if isinstance(value, list):
-                    finite = np.array([x for x in value if x is not None])
-                    writer.add_histogram(tag, finite, row["step"], walltime=row["wall_time"])
-                else:
-                    writer.add_scalar(tag, value, row["step"], walltime=row["wall_time"])
+            if row["seed"] not in self._seeds:
+                self._seeds[row["seed"]] = Events(self._events / f"seed_{row['seed']}")
+            self._seeds[row["seed"]].add(row)
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            for events in self._seeds.values():
+                events.flush()
+            self._flushed = time.monotonic()
 
 
-def read_rows(directory: Path) -> list[Row]:
-    """The rows of a run; a last line that a kill cut short is left out."""
-    path = directory / "metrics.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+def read_rows(directory: Path, columns: Iterable[str] = (), layout: Layout | None = None) -> list[Row]:
+    """The rows of a run; a last line that a kill cut short is left out.
+
+    Args:
+        directory: of the run, or of a cell.
+        columns: what every row has to hold besides `step` and `seed`.
+        layout: what the job writes, where it is known.
+
+    Raises:
+        ConfigError: a line is not what the program writes.
+    """
+    path, rows = directory / "metrics.jsonl", list[Row]()
+    if not path.exists():
+        return rows
+    if not path.is_file():
+        raise ConfigError(f"{path} is no regular file; restore it")
+    *lines, last = path.read_bytes().split(b"\n")
+    for number, line in enumerate([*lines, last] if _is_whole(last) else lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = _parsed(line, [*columns, *(layout.columns if layout else ())])
+            if layout and (fault := layout.fault(row)):
+                raise ValueError(fault)
+            if rows and _place(row) <= _place(rows[-1]) and layout:
+                raise ValueError(f"step {row['step']} of seed {row['seed']} does not come after the line before")
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{path} is damaged in line {number} ({shortened(error)}); restore it") from None
+        rows.append(row)
     return rows
+
+
+def rows_until(directory: Path, step: int, layout: Layout) -> list[Row]:
+    """The rows of a run up to the step of its checkpoint; later ones, which a kill may have left, are left out.
+
+    Raises:
+        ConfigError: a line is not what the job writes, or one is missing.
+    """
+    kept = [row for row in read_rows(directory, layout=layout) if row["step"] <= step]
+    if layout.whole:
+        there = {_place(row) for row in kept}
+        for at in ((t, seed) for t in range(layout.every, step + 1, layout.every) for seed in layout.seeds):
+            if at not in there:
+                raise ConfigError(
+                    f"{directory / 'metrics.jsonl'} is damaged (it lacks step {at[0]} of seed {at[1]}); restore it"
+                )
+    return kept
+
+
+def shortened(error: BaseException) -> str:
+    """What an error says, or what it is, in one short line."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _is_whole(last: bytes) -> bool:
+    """Whether what follows the last end of a line is a row all the same."""
+    try:
+        return isinstance(json.loads(last), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _parsed(line: bytes, columns: Iterable[str]) -> Row:
+    """A line's row, or a ValueError that says what is wrong with it."""
+
+    def unknown(constant: str) -> None:
+        raise ValueError(f"{constant} is no number")
+
+    row = json.loads(line.decode("utf-8"), parse_constant=unknown)
+    if not isinstance(row, dict):
+        raise ValueError("it is no row")
+    for key in ("step", "seed", *columns):
+        if key not in row:
+            raise ValueError(f"{key} is missing")
+    for key, value in row.items():
+        numbers = value if isinstance(value, list) else [value]
+        if key in ("step", "seed"):
+            right = type(value) is int and 0 <= value < 2**31
+        else:
+            right = isinstance(value, str) if key == "failure" else all(map(_is_known_or_null, numbers))
+        if not right or (key.startswith("wall_") and value is None):
+            raise ValueError(f"{key} is {str(value)[:40]!r}")
+    return row
+
+
+def _is_known_or_null(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
+
+
+def _place(row: Row) -> tuple[int, int]:
+    return row["step"], row["seed"]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -88,16 +190,20 @@ def _line(row: Row) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` whole or not at all."""
+    """Write `text` whole or not at all, and never through a link that lies there."""
     aside = path.with_suffix(path.suffix + ".part")
-    aside.write_text(text, encoding="utf-8")
+    aside.unlink(missing_ok=True)
+    with aside.open("x", encoding="utf-8") as file:
+        file.write(text)
     aside.replace(path)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an NPZ file whole or not at all."""
     aside = path.with_suffix(".part.npz")
-    np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
+    aside.unlink(missing_ok=True)
+    with aside.open("xb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     aside.replace(path)
 
 

@@ -27,28 +27,35 @@ def free_directory(name: str | None, logdir: str | None, parts: list[str], given
     """
     settings = [f"{key.replace('_', '-')}-{value}" for key, value in sorted(given.items())]
     made = "_".join(parts + settings).replace("/", "-").replace(":", "-").replace(" ", "")[:150]
-    root, count = Path(logdir or "runs/logs"), 1
-    directory = root / (name or made)
+    directory = Path(logdir or "runs/logs") / (name or made)
     try:
-        if name and directory.exists():
+        if name and directory.exists() and (began(directory) or not (directory / "config.json").is_file()):
             raise ConfigError(f"{directory} exists; give another --name, or --resume {directory}")
-        while directory.exists():
-            count += 1
-            directory = root / f"{made}_{count}"
+        return directory if name else numbered(directory)
     except OSError as error:
         raise ConfigError(f"{directory} cannot be a directory ({error.strerror}); give another --name or --logdir") from None
-    return directory
 
 
-def make_directory(directory: Path) -> None:
-    """Make a run's directory if it is not there, or raise ConfigError if it cannot be written."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"{directory} cannot be written ({error.strerror}); give another --logdir") from None
+def numbered(directory: Path) -> Path:
+    """A directory that is not there: `directory`, or the first of those with a number from 2 on."""
+    count, free = 1, directory
+    while free.exists():
+        count += 1
+        free = directory.with_name(f"{directory.name}_{count}")
+    return free
+
+
+def began(directory: Path) -> bool:
+    """Whether a run has left a checkpoint or an evaluation in a directory or, of a cell, in one below it."""
+    places = [directory, *(path for path in directory.iterdir() if path.is_dir())]
+    files = (place / name for place in places for name in ("metrics.jsonl", "result.json"))
+    return any(path.exists() and path.stat().st_size for path in files) or any(map(has_checkpoint, places))
+
+
+def has_checkpoint(place: Path) -> bool:
+    """Whether a job has left a whole checkpoint in a directory; cells of format 1 have them one directory higher."""
+    found = [*place.glob("checkpoints/state/*"), *place.glob("checkpoints/*")]
+    return any(path.name.isdigit() for path in found)
 
 
 def resumed_directory(resume: str, name: str | None, logdir: str | None) -> Path:
@@ -66,6 +73,16 @@ def resumed_directory(resume: str, name: str | None, logdir: str | None) -> Path
     return directory
 
 
+def check_code(directory: Path, environment: str, given: str | None) -> None:
+    """Raise ConfigError if the run in `directory` is on a class of a module that the user has not named too.
+
+    What a file says may not decide what code runs.
+    """
+    if ":" in environment and given != environment:
+        raise ConfigError(f"{directory} is a run on {environment}, whose code runs only if you name it as well; "
+                          f"add --env {environment}")  # fmt: skip
+
+
 def saved_settings(directory: Path, read: Callable[[dict[str, Any]], T]) -> T:
     """What `read` makes of the `config.json` in a run's directory, whose format is 1 to `FORMAT`.
 
@@ -75,17 +92,28 @@ def saved_settings(directory: Path, read: Callable[[dict[str, Any]], T]) -> T:
     path = directory / "config.json"
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["format"] > FORMAT:
-            raise ConfigError(f"{path} is of format {saved['format']}, from newer code than this; update to resume it")
-        if saved["format"] < 1:
-            raise ValueError(f"there is no format {saved['format']}")
-        return read(saved)
+        number = saved["format"]
+        if type(number) is not int:
+            raise TypeError(f"the format is {number!r}")
+        if number > FORMAT:
+            raise ConfigError(f"{path} is of format {number}, from newer code than this; update to resume it")
+        if number < 1:
+            raise ValueError(f"there is no format {number}")
     except ConfigError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} is damaged or from newer code ({type(error).__name__}: {error}); restore it to resume"
-        ) from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, error) from None
+    try:
+        return read(saved)
+    except ConfigError as error:  # one value of it
+        raise ConfigError(f"{path}: {error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ConfigError:
+    reason = " ".join(str(error).split())[:120]
+    return ConfigError(f"{path} is damaged or from newer code ({type(error).__name__}: {reason}); restore it to resume")
 
 
 def check_same(directory: Path, given: Mapping[str, Any], saved: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
-"""Signals that ask a run to end: it stops after the chunk under way, with a checkpoint."""
+"""Signals that ask a run to end: at once before it trains, then after the chunk under way, with a checkpoint."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -26,28 +28,56 @@ class Stopped(Exception):
 class StopSignal:
     """True after Ctrl-C, or a signal by which batch systems end a process; a second one ends it as usual.
 
+    Outside `patient`, the signal ends what is under way as Ctrl-C would, and `Stopped` comes of it. Signals that are ignored,
+    as under `nohup`, stay so.
+
+    Args:
+        message: of that `Stopped`.
+
     Attributes:
         number: the signal's number, 0 if none came.
     """
 
-    def __init__(self) -> None:
-        self.number = 0
+    def __init__(self, message: str) -> None:
+        self.number, self._patient = 0, False
+        self._message = message
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            self._before = {number: signal.signal(number, self._catch) for number in _ASKING}
+            heard = [number for number in _ASKING if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._catch) for number in heard}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before = {}
+        if isinstance(error, KeyboardInterrupt) and self.number:
+            raise Stopped(self._message, self.number) from None
 
     def __bool__(self) -> bool:
         return self.number != 0
 
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """While what is under way looks at this object often enough to be left to itself."""
+        self._patient = True
+        try:
+            yield
+        finally:
+            self._patient = False
+
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        self.__exit__()
+        for other in self._before:
+            signal.signal(other, _usual(self, other))
+        if not self._patient:
+            raise KeyboardInterrupt  # which libraries know, and let pass
         print("\nstopping at the next evaluation; once more to stop at once", file=sys.stderr)
+
+
+def _usual(catching: StopSignal, number: int) -> Any:
+    """What a signal did before any `StopSignal`."""
+    handler = catching._before[number]
+    outer = getattr(handler, "__self__", None)
+    return _usual(outer, number) if isinstance(outer, StopSignal) else handler

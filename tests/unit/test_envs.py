@@ -11,7 +11,7 @@ import pytest
 
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
-from mbrl_taskmet.rl.environment import Environment, State, Step, UnsupportedEnvironment
+from mbrl_taskmet.rl.environment import Environment, State, Step, UnsupportedEnvironment, check_environment
 from mbrl_taskmet.rl.spaces import Discrete
 
 NOISE = 8
@@ -54,7 +54,7 @@ def noisy(cartpole: GymnaxEnvironment) -> tuple[jax.Array, Step]:
 
 def test_an_environment_of_ones_own_starts_anew_after_its_end() -> None:
     actions = jnp.array([0, 0, 1, 0, 0, 0, 1])
-    _, steps = rollout(Countdown(), actions, jax.random.key(0))
+    _, steps = rollout(check_environment(Countdown()), actions, jax.random.key(0))
     np.testing.assert_array_equal(steps.next_observation[:, 0], [2, 1, 0, 2, 1, 0, 2])
     np.testing.assert_array_equal(steps.observation[:, 0], [2, 1, 3, 2, 1, 3, 2])
     np.testing.assert_array_equal(jnp.flatnonzero(steps.terminated), [2])

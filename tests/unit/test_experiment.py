@@ -13,7 +13,7 @@ import pytest
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.settings import Config, Settings
 from mbrl_taskmet.rl.training import resolved
-from mbrl_taskmet.runner.rundir import to_json
+from mbrl_taskmet.runner.rundir import began, to_json
 from mbrl_taskmet.runner.signals import Stopped
 from runs import experiment as runner
 from runs.experiment import Experiment, Setting, main
@@ -45,7 +45,7 @@ class Agent:
         self.interrupted_at: int | None = None
 
     def __call__(self, env: Environment, config: Config, directory: Path, *, go_on: str, say: Any) -> None:
-        resumed = (directory / "config.json").exists()
+        resumed = directory.exists() and began(directory)
         settings = resolved(env, config)
         self.calls.append(Call(config, settings, directory, resumed))
         (directory / "checkpoints" / "state" / "0").mkdir(parents=True, exist_ok=True)

@@ -20,11 +20,12 @@ def new_model() -> ModelParams:
     return Model(4, 2, ModelSettings(hidden=5)).init(jax.random.key(0))
 
 
-def test_the_critics_sparsity_shrinks_the_small_rows_of_its_first_kernel_and_nothing_else() -> None:
+@pytest.mark.parametrize("name", ["adam", "first_adam"])
+def test_the_critics_sparsity_shrinks_the_small_rows_of_its_first_kernel_and_nothing_else(name: str) -> None:
     params = SoftQ(4, Discrete(2), SoftQSettings(hidden=3)).init(jax.random.key(0)).params
     kernel = np.full((2, 4, 3), [[0.4], [0.2], [0.1], [1e-3]], np.float32)
     params["params"]["Dense_0"]["kernel"] = jnp.asarray(kernel)
-    optimizer = critic_optimizer(1e-2, 0.5)
+    optimizer = critic_optimizer(name, 1e-2, 0.5)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     new = kernel + updates["params"]["Dense_0"].pop("kernel")
     # from half of the largest on a row is left alone, at a quarter it loses half of .01·.5, and what is smaller is 0

@@ -17,7 +17,7 @@ import pytest
 from agents.command import parse
 from mbrl_taskmet.runner.agent import summarize
 from mbrl_taskmet.runner.command import cores
-from mbrl_taskmet.runner.records import Recorder, read_rows, write_json
+from mbrl_taskmet.runner.records import Layout, Recorder, read_rows, rows_until, write_json
 from mbrl_taskmet.runner.rundir import to_json
 from mbrl_taskmet.runner.statistics import ci95, iqm
 
@@ -203,7 +203,7 @@ def test_a_line_that_a_kill_cut_short_is_no_row(recorded: Path, rows: list[dict[
 
 
 def test_a_recorder_that_goes_on_drops_what_came_after_its_step(recorded: Path, rows: list[dict[str, Any]]) -> None:
-    recorder = Recorder(recorded, resume_at=200)
+    recorder = Recorder(recorded, rows_until(recorded, 200, Layout(range(3, 5), 100, tuple(SCALARS), whole=True)))
     assert recorder.rows == read_rows(recorded) == rows[:4]
     recorder.write(rows[4:6])
     recorder.close()

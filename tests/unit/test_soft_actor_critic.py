@@ -217,7 +217,7 @@ def test_every_method_updates_through_this_critic(name: str) -> None:
     small = {"model": ModelSettings(hidden=3)} if name != "model_free" else {}
     method = METHODS[name](**small, **({"metric_warmup": 0} if name == "taskmet" else {})).make(N, M, make())
     learner = method.init(jax.random.key(0))
-    new, _ = jax.jit(method.update)(learner, batch(), jnp.int32(0), KEY)
+    new = jax.jit(method.update)(learner, batch(), jnp.int32(0), KEY)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new))
     assert np.any(ravel_pytree(new.critic.actor.params)[0] != ravel_pytree(learner.critic.actor.params)[0])
 

@@ -41,6 +41,7 @@ def test_only_a_termination_drops_the_bootstrap(terminated: float, target: float
     assert value == pytest.approx(target, rel=1e-6)  # float32
 
 
-def test_the_error_is_the_mean_over_the_batch_summed_over_heads() -> None:
+def test_the_error_is_the_mean_over_the_batch_summed_over_heads_or_their_mean() -> None:
     values, target = jnp.array([[1.0, 2.0], [0.0, 5.0]]), jnp.array([0.0, 3.0])
     assert bellman_error(values, target) == (1 + 1) / 2 + (0 + 4) / 2
+    assert bellman_error(values, target, "mean") == ((1 + 1) / 2 + (0 + 4) / 2) / 2

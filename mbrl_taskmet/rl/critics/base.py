@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float
 
+from mbrl_taskmet.core.optimizers import Name
 from mbrl_taskmet.core.settings import setting
 from mbrl_taskmet.rl.replay import Transitions
 from mbrl_taskmet.rl.spaces import ActionSpace, Box, Discrete
@@ -30,7 +31,11 @@ class CriticSettings:
         0.1, "how fast what joins the Q network to an input goes to 0, where it is small, in learning rates per update",
         flag="q_sparsity", low=0, before=0.0,
     )  # fmt: skip
-    lr: float = setting(3e-4, "critic's Adam learning rate, per update", flag="critic_lr", above=0)
+    optimizer: Name = setting(
+        "adam", "adam, or every step as Adam's first one, about lr·sign(gradient)", flag="critic_optimizer"
+    )
+    lr: float = setting(3e-4, "critic's learning rate, per update", flag="critic_lr", above=0)
+    head_reduction: Literal["sum", "mean"] = setting("sum", "Bellman error over the two heads")
     discount: float = setting(0.99, "γ, per environment step", low=0, high=1)
     tau: float = setting(0.01, "τ of the target network's moving average, per update", low=0, high=1)
 

@@ -42,7 +42,7 @@ class SoftActorCriticSettings(CriticSettings):
     acts_in: ClassVar = Box
 
     hidden: int = setting(64, "units in each of the Q network's two hidden layers", flag="q_hidden", low=1)
-    lr: float = setting(1e-3, "critic's Adam learning rate, per update", flag="critic_lr", above=0)
+    lr: float = setting(1e-3, "critic's learning rate, per update", flag="critic_lr", above=0)
     actor_hidden: int = setting(64, "units in each of the actor's two hidden layers", low=1)
     actor_lr: float = setting(1e-3, "actor's Adam learning rate, per update", above=0)
     temperature: float = setting(
@@ -88,7 +88,7 @@ class SoftActorCritic:
 
     def __init__(self, observation_size: int, action_space: ActionSpace, settings: SoftActorCriticSettings, layers: int = 2):
         self.observation_size, self.action_space, self.settings = observation_size, action_space, settings
-        self.optimizer = optimizers.critic_optimizer(settings.lr, settings.sparsity)
+        self.optimizer = optimizers.critic_optimizer(settings.optimizer, settings.lr, settings.sparsity)
         self.actor_optimizer = optax.adam(settings.actor_lr)
         self.temperature_optimizer = optax.adam(settings.temperature_lr)
         given = settings.target_entropy
@@ -205,7 +205,7 @@ class SoftActorCritic:
 
     def error(self, prediction: Float[Array, "heads batch"], target: Float[Array, " batch"]) -> Float[Array, ""]:
         """The Bellman error of predictions (2, batch) against targets (batch,), scalar."""
-        return bellman_error(prediction, target)
+        return bellman_error(prediction, target, self.settings.head_reduction)
 
     def loss(self, params: PyTree, bootstrap: SoftBootstrap, transitions: Transitions) -> Float[Array, ""]:
         """L_task(ω) on real transitions, L_Q(ω, θ) on the model's."""

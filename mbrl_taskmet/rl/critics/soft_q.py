@@ -58,7 +58,7 @@ class SoftQ:
 
     def __init__(self, observation_size: int, action_space: ActionSpace, settings: SoftQSettings, layers: int = 2):
         self.observation_size, self.action_space, self.settings = observation_size, action_space, settings
-        self.optimizer = optimizers.critic_optimizer(settings.lr, settings.sparsity)
+        self.optimizer = optimizers.critic_optimizer(settings.optimizer, settings.lr, settings.sparsity)
         self._network = MLP((settings.hidden,) * layers, action_space.size, layer_norm=settings.layer_norm)
 
     def init(self, key: jax.Array) -> SoftQState:
@@ -118,7 +118,7 @@ class SoftQ:
 
     def error(self, prediction: Float[Array, "heads batch"], target: Float[Array, " batch"]) -> Float[Array, ""]:
         """The Bellman error of predictions (2, batch) against targets (batch,), scalar."""
-        return bellman_error(prediction, target)
+        return bellman_error(prediction, target, self.settings.head_reduction)
 
     def loss(self, params: PyTree, bootstrap: PyTree, transitions: Transitions) -> Float[Array, ""]:
         """L_task(ω) on real transitions, L_Q(ω, θ) on the model's (paper eqs. 9–10)."""

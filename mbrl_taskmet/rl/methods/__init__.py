@@ -1,6 +1,5 @@
 """Ways of learning the model, one per file."""
 
-from mbrl_taskmet.rl.methods.base import Info as Info
 from mbrl_taskmet.rl.methods.base import Learner as Learner
 from mbrl_taskmet.rl.methods.base import Method as Method
 from mbrl_taskmet.rl.methods.base import MethodSettings as MethodSettings

@@ -48,12 +48,6 @@ class Learner(NamedTuple):
         )
 
 
-class Info(NamedTuple):
-    """What one update reports. NaN where the method, or this update, has no such quantity."""
-
-    residual: jax.Array  # ‖Hu − g‖/‖g‖ of the method's implicit solve
-
-
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings:
     """The settings of a method; a subclass for each."""
@@ -93,7 +87,7 @@ class Method:
             metric=Trained((), ()),
         )
 
-    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
+    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Learner:
         """One update of every level on one batch.
 
         Args:
@@ -110,6 +104,11 @@ class Method:
     ) -> jax.Array:  # fmt: skip
         """The critic's action for an observation (n,) of the environment. `key` is consumed."""
         return self.critic.act(learner.critic, key, learner.normalized(observation), explore, random)
+
+    def residual(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Float[Array, ""] | None:
+        """‖Hu − g‖/‖g‖ of the method's implicit solve, NaN where it takes none at `step`; None for a method without one."""
+        del learner, batch, step, key
+        return None
 
     def metric_diagonal(self, learner: Learner, batch: Transitions) -> Float[Array, " n"] | None:
         """The mean over the batch of Λ's diagonal (n,), or None for a method without a metric."""
@@ -130,6 +129,7 @@ class Method:
             "model_mse_state": jnp.sum(squared[:state_size]),
             "task_loss": self.critic.loss(learner.critic.params, bootstrap, batch),
             "q_loss": self.critic.loss(learner.critic.params, bootstrap, imagined),
+            "residual": self.residual(learner, batch, step, key),
             "metric_diagonal": self.metric_diagonal(learner, batch),
         }
 

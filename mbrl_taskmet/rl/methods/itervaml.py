@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from mbrl_taskmet.rl.critics import Bootstrap, Critic
-from mbrl_taskmet.rl.methods.base import Info, Learner, Method, ModelBased, PyTree
+from mbrl_taskmet.rl.methods.base import Learner, Method, ModelBased, PyTree
 from mbrl_taskmet.rl.replay import Transitions
 
 
@@ -31,11 +31,11 @@ class IterVAML(Method):
     """Model step, critic step, target step."""
 
     @override
-    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
+    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Learner:
         bootstrap_key, critic_key = jax.random.split(key)
         bootstrap = self.critic.bootstrap(learner.critic, bootstrap_key)
         learner = self.fit_model(learner, batch, lambda dynamics: self.loss(dynamics, bootstrap, batch))
-        return self.fit_critic(learner, batch, critic_key), Info(residual=jnp.array(jnp.nan))
+        return self.fit_critic(learner, batch, critic_key)
 
     def loss(self, dynamics: PyTree, bootstrap: Bootstrap, batch: Transitions) -> jax.Array:
         """E (V_ω̄(ŝ') − V_ω̄(s'))², scalar."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from mbrl_taskmet.rl.critics import Critic
-from mbrl_taskmet.rl.methods.base import Info, Learner, Method, ModelBased
+from mbrl_taskmet.rl.methods.base import Learner, Method, ModelBased
 from mbrl_taskmet.rl.replay import Transitions
 
 
@@ -31,9 +31,9 @@ class MLE(Method):
     """Model step, critic step, target step."""
 
     @override
-    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
+    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Learner:
         def squared_error(dynamics: object) -> jax.Array:
             return jnp.mean(jnp.sum(self.prediction_error(dynamics, batch) ** 2, axis=-1))
 
         learner = self.fit_model(learner, batch, squared_error)
-        return self.fit_critic(learner, batch, key), Info(residual=jnp.array(jnp.nan))
+        return self.fit_critic(learner, batch, key)

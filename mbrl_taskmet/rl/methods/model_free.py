@@ -16,7 +16,7 @@ import optax
 from typing_extensions import override
 
 from mbrl_taskmet.rl.critics import Critic
-from mbrl_taskmet.rl.methods.base import Info, Learner, Method, MethodSettings, PyTree
+from mbrl_taskmet.rl.methods.base import Learner, Method, MethodSettings, PyTree
 from mbrl_taskmet.rl.model import Model, ModelParams
 from mbrl_taskmet.rl.replay import Transitions
 
@@ -53,8 +53,8 @@ class ModelFree(Method):
     """Critic step, target step."""
 
     @override
-    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
-        return self.fit_critic(learner, batch, key), Info(residual=jnp.array(jnp.nan))
+    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Learner:
+        return self.fit_critic(learner, batch, key)
 
     @override
     def imagine(self, params: ModelParams, batch: Transitions) -> Transitions:

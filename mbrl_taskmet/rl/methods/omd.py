@@ -11,13 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+from jaxtyping import Array, Float
 from typing_extensions import override
 
 from mbrl_taskmet.core.implicit import implicit_vjp
 from mbrl_taskmet.core.linear_solve import SOLVERS, Solution, Solver
 from mbrl_taskmet.core.settings import choice
 from mbrl_taskmet.rl.critics import Bootstrap, Critic
-from mbrl_taskmet.rl.methods.base import Info, Learner, Method, ModelBased
+from mbrl_taskmet.rl.methods.base import Learner, Method, ModelBased
 from mbrl_taskmet.rl.model import ModelParams
 from mbrl_taskmet.rl.replay import Transitions
 
@@ -60,9 +61,14 @@ class OMD(Method):
     settings: OMDSettings
 
     @override
-    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
+    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Learner:
         bootstrap_key, critic_key = jax.random.split(key)
         learner = self.fit_critic(learner, batch, critic_key)
         bootstrap = self.critic.bootstrap(learner.critic, bootstrap_key)
-        gradient, solved = task_gradient(self, learner, batch, bootstrap, self.settings.critic_solver)
-        return self.step_model(learner, gradient), Info(residual=solved.residual)
+        gradient, _ = task_gradient(self, learner, batch, bootstrap, self.settings.critic_solver)
+        return self.step_model(learner, gradient)
+
+    @override
+    def residual(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Float[Array, ""]:
+        bootstrap = self.critic.bootstrap(learner.critic, key)
+        return task_gradient(self, learner, batch, bootstrap, self.settings.critic_solver)[1].residual

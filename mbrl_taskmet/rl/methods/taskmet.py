@@ -7,7 +7,7 @@
       ∂_φ L_task = − ∂_φ ⟨∂_θ L_pred(θ*, φ), u⟩
 
 Bansal, Chen, Mukadam, Amos (NeurIPS 2023), Algorithm 1 and eqs. 11–12. The reward network has no metric: its block of H_pred
-does not enter.
+does not enter, but in the authors' code, where it takes part in the iterations of the solver (`linear_system`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 from typing_extensions import override
 
 from mbrl_taskmet.core.implicit import implicit_vjp
@@ -26,7 +27,7 @@ from mbrl_taskmet.core.metric import METRICS, Metric
 from mbrl_taskmet.core.optimizers import Trained, inverse_sqrt, step
 from mbrl_taskmet.core.settings import choice, setting
 from mbrl_taskmet.rl.critics import Critic
-from mbrl_taskmet.rl.methods.base import Info, Learner, Method, PyTree
+from mbrl_taskmet.rl.methods.base import Learner, Method, PyTree
 from mbrl_taskmet.rl.methods.omd import ThroughCritic, task_gradient
 from mbrl_taskmet.rl.replay import Transitions
 
@@ -43,6 +44,9 @@ class TaskMetSettings(ThroughCritic):
     l1: float = setting(0.0, "coefficient of the metric's L1 penalty", low=0)
     l1_reduction: Literal["mean", "sum"] = setting("mean", "L1 penalty over the batch")
     solver: Solver = choice(SOLVERS, "minres", "solver of the model's linear system")
+    linear_system: Literal["dynamics", "model"] = setting(
+        "dynamics", "that system: of the dynamics network, or of the reward network beside it, which has the same solution"
+    )
 
     @property
     def metric_optimizer(self) -> optax.GradientTransformation:
@@ -66,18 +70,19 @@ class TaskMet(Method):
         return super().init(rest)._replace(metric=Trained(params, self.settings.metric_optimizer.init(params)))
 
     @override
-    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
+    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Learner:
         metric_key, critic_key = jax.random.split(key)
         learner = self.fit_model(learner, batch, lambda dynamics: self.loss(dynamics, learner.metric.params, batch))
         learner = self.fit_critic(learner, batch, critic_key)
         # The same for all seeds, so under `vmap` this stays a branch and a skipped solve costs nothing.
         due = (step >= self.settings.metric_warmup) & (step % self.settings.metric_every == 0)
-        metric, residual = jax.lax.cond(
-            due,
-            lambda: self._metric_step(learner, batch, metric_key),
-            lambda: (learner.metric, jnp.array(jnp.nan)),
-        )
-        return learner._replace(metric=metric), Info(residual=residual)
+        metric = jax.lax.cond(due, lambda: self._step_metric(learner, batch, metric_key), lambda: learner.metric)
+        return learner._replace(metric=metric)
+
+    @override
+    def residual(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Float[Array, ""]:
+        _, solved = self.metric_gradient(learner, batch, key)
+        return jnp.where(step > self.settings.metric_warmup, solved.residual, jnp.nan)
 
     def loss(self, dynamics: PyTree, metric_params: PyTree, batch: Transitions) -> jax.Array:
         """L_pred(θ, φ) of the next observation (eq. 3)."""
@@ -89,16 +94,28 @@ class TaskMet(Method):
         bootstrap = self.critic.bootstrap(learner.critic, key)
         cotangent, _ = task_gradient(self, learner, batch, bootstrap, self.settings.critic_solver)
 
-        def loss(prediction: jax.Array, params: PyTree) -> jax.Array:
-            error = prediction - batch.next_observation
-            return self.settings.metric.loss(params, batch.observation, batch.action, error)
+        model, inputs = learner.model.params, (batch.observation, batch.action)
 
+        def loss(prediction: jax.Array, params: PyTree) -> jax.Array:
+            return self.settings.metric.loss(params, *inputs, prediction - batch.next_observation)
+
+        if self.settings.linear_system == "dynamics":
+            return implicit_vjp(
+                predict=lambda dynamics: self.model.next_observation(dynamics, *inputs),
+                loss=loss,
+                solution=model.dynamics,
+                parameters=learner.metric.params,
+                cotangent=cotangent.dynamics,
+                solver=self.settings.solver,
+            )
         return implicit_vjp(
-            predict=lambda dynamics: self.model.next_observation(dynamics, batch.observation, batch.action),
-            loss=loss,
-            solution=learner.model.params.dynamics,
+            predict=lambda params: self.imagine(params, batch),
+            loss=lambda imagined, params: (
+                loss(imagined.next_observation, params) + jnp.mean((imagined.reward - batch.reward) ** 2)
+            ),
+            solution=model,
             parameters=learner.metric.params,
-            cotangent=cotangent.dynamics,
+            cotangent=cotangent,
             solver=self.settings.solver,
         )
 
@@ -106,11 +123,11 @@ class TaskMet(Method):
     def metric_diagonal(self, learner: Learner, batch: Transitions) -> jax.Array:
         return jnp.mean(self.settings.metric.diagonals(learner.metric.params, batch.observation, batch.action), axis=0)
 
-    def _metric_step(self, learner: Learner, batch: Transitions, key: jax.Array) -> tuple[Trained, jax.Array]:
-        gradient, solved = self.metric_gradient(learner, batch, key)
+    def _step_metric(self, learner: Learner, batch: Transitions, key: jax.Array) -> Trained:
+        gradient, _ = self.metric_gradient(learner, batch, key)
         # A penalty over the batch's sum grows with the batch, as the authors' did.
         l1 = self.settings.l1 * (len(batch.reward) if self.settings.l1_reduction == "sum" else 1)
         if l1:
             penalty = jax.grad(self.settings.metric.l1)(learner.metric.params, batch.observation, batch.action)
             gradient = jax.tree.map(lambda g, p: g + l1 * p, gradient, penalty)
-        return step(self.settings.metric_optimizer, learner.metric, gradient), solved.residual
+        return step(self.settings.metric_optimizer, learner.metric, gradient)

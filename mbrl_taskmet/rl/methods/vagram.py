@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from mbrl_taskmet.core.metric import prediction_loss
 from mbrl_taskmet.rl.critics import Critic
-from mbrl_taskmet.rl.methods.base import Info, Learner, Method, ModelBased, PyTree
+from mbrl_taskmet.rl.methods.base import Learner, Method, ModelBased, PyTree
 from mbrl_taskmet.rl.replay import Transitions
 
 
@@ -34,12 +34,12 @@ class VaGraM(Method):
     """Model step under the critic's metric, critic step, target step."""
 
     @override
-    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
+    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Learner:
         metric = self.metric(learner, batch)
         learner = self.fit_model(
             learner, batch, lambda dynamics: prediction_loss(metric, self.prediction_error(dynamics, batch))
         )
-        return self.fit_critic(learner, batch, key), Info(residual=jnp.array(jnp.nan))
+        return self.fit_critic(learner, batch, key)
 
     def metric(self, learner: Learner, batch: Transitions) -> jax.Array:
         """The diagonal of Λ(s') for every row, (batch, n)."""

@@ -16,7 +16,7 @@ from typing_extensions import override
 from mbrl_taskmet.core.networks import MLP, apply
 from mbrl_taskmet.core.optimizers import Trained
 from mbrl_taskmet.rl.critics import Critic
-from mbrl_taskmet.rl.methods.base import Info, Learner, Method, ModelBased, PyTree
+from mbrl_taskmet.rl.methods.base import Learner, Method, ModelBased, PyTree
 from mbrl_taskmet.rl.replay import Transitions
 
 VALUES = 5
@@ -45,9 +45,9 @@ class VEP(Method):
         return learner._replace(metric=Trained(values, ()))
 
     @override
-    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> tuple[Learner, Info]:
+    def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Learner:
         learner = self.fit_model(learner, batch, lambda dynamics: self.loss(dynamics, learner.metric.params, batch))
-        return self.fit_critic(learner, batch, key), Info(residual=jnp.array(jnp.nan))
+        return self.fit_critic(learner, batch, key)
 
     def loss(self, dynamics: PyTree, values: PyTree, batch: Transitions) -> jax.Array:
         """Σ_i E (V_i(ŝ') − V_i(s'))², scalar."""

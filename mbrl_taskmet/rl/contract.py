@@ -1,0 +1,211 @@
+"""What the agents ask of an environment's attributes and of what its functions give: each is converted or refused.
+
+Every refusal is one sentence that names the class, what is wrong with it and what to do.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbrl_taskmet.core.settings import MOST, ConfigError
+from mbrl_taskmet.rl.spaces import Box, Discrete
+
+RESERVED = ("diagonal", "distractors_mean")
+"""What a run's record calls figures of the metric beside those of the dimensions."""
+
+
+class UnsupportedEnvironment(ConfigError):
+    """An environment that the agents cannot run; its message names the reason and the mend."""
+
+
+class _Attribute(NamedTuple):
+    """One that an environment needs: whether a value will do, what it is to be, and how that is written."""
+
+    fits: Callable[[Any], bool]
+    wanted: str
+    example: str
+
+
+def check_attributes(env: Any) -> None:
+    """Raise UnsupportedEnvironment unless every attribute of an environment is there and will do."""
+    who = type(env).__name__
+    for name, attribute in _ATTRIBUTES.items():
+        try:
+            value = getattr(env, name)
+        except Exception as error:  # a property may raise whatever it likes
+            why = f" ({_reason(error)})" if hasattr(type(env), name) else ""
+            raise UnsupportedEnvironment(
+                f"{who} has no {name}{why}; give it {attribute.wanted}, such as {attribute.example}"
+            ) from error
+        if not attribute.fits(value):
+            raise UnsupportedEnvironment(
+                f"{who}.{name} is {_short(repr(value))}; give {attribute.wanted}, such as {attribute.example}"
+            )
+    if env.observation_size < len(env.state_names):
+        raise UnsupportedEnvironment(
+            f"{who}.observation_size is {env.observation_size} for {len(env.state_names)} state_names; "
+            "give the length of an observation, which begins with those that have names"
+        )
+
+
+def called(env: Any, function: str, parts: tuple[str, ...], *args: Any) -> tuple[Any, ...]:
+    """What `env`'s function gives.
+
+    Args:
+        env: the environment.
+        function: the function's name.
+        parts: names of what it is to give.
+        *args: what it takes.
+
+    Raises:
+        UnsupportedEnvironment: it raises an error, or gives something else than so many parts.
+    """
+    where = f"{type(env).__name__}.{function}"
+    try:
+        given = getattr(env, function)(*args)
+    except UnsupportedEnvironment:
+        raise
+    except Exception as error:  # code of the user's
+        raise failed(where, error) from error
+    if not isinstance(given, (tuple, list)) or len(given) != len(parts):
+        number = f"{len(given)} values" if isinstance(given, (tuple, list)) else f"a {type(given).__name__}"
+        raise UnsupportedEnvironment(f"{where} gives {number}; give {len(parts)}: {', '.join(parts)}")
+    return tuple(given)
+
+
+def failed(where: str, error: Exception) -> UnsupportedEnvironment:
+    """The refusal of a function that raises an error."""
+    return UnsupportedEnvironment(
+        f"{where} fails ({_reason(error)}); mend it, and remember that it is compiled: jnp.where in the place of if"
+    )
+
+
+def vector(value: Any, where: str) -> jax.Array:
+    """An observation as floats (n,).
+
+    Raises:
+        UnsupportedEnvironment: it is no vector of real numbers.
+    """
+    return _converted(value, where, 1, float, "a vector (n,) of numbers, such as jnp.concatenate or jnp.ravel make of others")
+
+
+def number(value: Any, where: str) -> jax.Array:
+    """A reward as a float ().
+
+    Raises:
+        UnsupportedEnvironment: it is no real number.
+    """
+    return _converted(value, where, 0, float, "one number, of shape ()")
+
+
+def truth(value: Any, where: str) -> jax.Array:
+    """A flag as a bool ().
+
+    Raises:
+        UnsupportedEnvironment: it is neither bool nor whole number.
+    """
+    return _converted(value, where, 0, bool, "one bool, of shape (), such as jnp.abs(state) >= 1")
+
+
+def arrays(state: Any, where: str) -> Any:
+    """A state with arrays for leaves, of types that arithmetic keeps as those of arrays are.
+
+    Raises:
+        UnsupportedEnvironment: something in it is no array.
+    """
+
+    def array(leaf: Any) -> jax.Array:
+        try:
+            made = jnp.asarray(leaf)
+        except Exception as error:  # JAX has several, by what it is given
+            raise UnsupportedEnvironment(f"{where} is or holds a {type(leaf).__name__} ({_reason(error)}); "
+                                         "make it of arrays, in tuples, dicts or registered classes") from error  # fmt: skip
+        return made if jnp.issubdtype(made.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(made, made.dtype)
+
+    return jax.tree.map(array, state)
+
+
+def check_same(who: str, first: Any, then: Any, functions: tuple[str, str] = ("reset", "transition")) -> None:
+    """Raise UnsupportedEnvironment unless two states have the same structure, shapes and types."""
+    (before, tree), (after, other) = (jax.tree_util.tree_flatten_with_path(state) for state in (first, then))
+    if tree != other:
+        raise UnsupportedEnvironment(f"{who}'s state is {_short(str(tree))} after {functions[0]} and {_short(str(other))} "
+                                     f"after {functions[1]}; give it the same structure")  # fmt: skip
+    for (path, old), (_, new) in zip(before, after, strict=True):
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            raise UnsupportedEnvironment(
+                f"{who}'s state{jax.tree_util.keystr(path)} is {kind(old)} after {functions[0]} and {kind(new)} "
+                f"after {functions[1]}; give both the same type and shape"
+            )
+
+
+def kind(array: Any) -> str:
+    """The type and shape of an array, as `jax.eval_shape` gives them, for people."""
+    return f"{array.dtype}{list(array.shape)}"
+
+
+def _converted(value: Any, where: str, dimensions: int, wanted: type, mend: str) -> jax.Array:
+    try:
+        array = jnp.asarray(value)
+    except Exception as error:  # JAX has several, by what it is given
+        raise UnsupportedEnvironment(f"{where} is {_short(repr(value))}; give {mend}") from error
+    kinds = (bool, jnp.integer, jnp.floating) if wanted is float else (bool, jnp.integer)
+    if array.ndim != dimensions or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
+        raise UnsupportedEnvironment(f"{where} is {kind(array)}; give {mend}")
+    return jnp.asarray(array, wanted)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != "" and value.isprintable()
+
+
+def _names(value: Any) -> bool:
+    if not isinstance(value, (tuple, list)) or not all(map(_text, value)):
+        return False
+    return len(value) == len(set(value)) > 0 and not set(value) & set(RESERVED)
+
+
+def _count(value: Any) -> bool:
+    try:
+        return not isinstance(value, (bool, np.bool_)) and 1 <= operator.index(value) <= MOST
+    except Exception:  # an array or a traced value may raise its own
+        return False
+
+
+def _narrow(value: Any) -> bool:
+    try:
+        return value is None or bool(jnp.issubdtype(jnp.dtype(value), jnp.floating))
+    except TypeError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    """An error's type and the beginning of what it says."""
+    first = str(error).strip().split("\n", 1)[0]
+    return f"{type(error).__name__}: {_short(first, 160)}" if first else type(error).__name__
+
+
+def _short(text: str, most: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
+_ATTRIBUTES: Mapping[str, _Attribute] = {
+    "name": _Attribute(_text, "a text", 'name = "corridor"'),
+    "state_names": _Attribute(
+        _names, f"different texts, one for each number it observes, none of them {' or '.join(RESERVED)}",
+        'state_names = ("position", "velocity")',
+    ),
+    "action_space": _Attribute(
+        lambda value: isinstance(value, (Discrete, Box)), "Discrete or Box", "action_space = Discrete(2)",
+    ),
+    "max_episode_steps": _Attribute(_count, f"a whole number from 1 to {MOST}", "max_episode_steps = 500"),
+    "observation_size": _Attribute(_count, "a whole number", "the number of its state_names, which is the default"),
+    "noise_dtype": _Attribute(_narrow, "None or a type of floats", "noise_dtype = jnp.float16"),
+}  # fmt: skip
