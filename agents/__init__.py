@@ -1,1 +1,3 @@
 """Runnable agents."""
+
+import mbrl_taskmet.runner.starting  # noqa: F401

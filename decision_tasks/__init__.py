@@ -6,6 +6,8 @@ from decision_tasks import Cubic, train
 from importlib import import_module
 from typing import Any
 
+import mbrl_taskmet.runner.starting  # noqa: F401
+
 _HOMES = {
     "base": ("Data", "Split", "Task", "split", "squared_error"),
     "budget": ("Budget",),

@@ -9,6 +9,7 @@ from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
 from envs.probes import PROBES
 from mbrl_taskmet.core.settings import nearest
+from mbrl_taskmet.rl.contract import brief
 from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
 
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {probe.__name__: probe for probe in PROBES}
@@ -41,11 +42,15 @@ def _own(path: str) -> Environment:
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UnsupportedEnvironment(f"{path} cannot be imported ({error}); give --env as module:Class") from None
+    except (Exception, SystemExit) as error:  # a module may do anything when it is imported
+        raise UnsupportedEnvironment(f"{path} cannot be imported ({brief(error)}); give --env as module:Class") from None
     if not (isinstance(found, type) and issubclass(found, Environment)):
         raise UnsupportedEnvironment(f"{path} is no subclass of mbrl_taskmet.Environment; derive it from that")
     try:
         return found()
-    except TypeError as error:
-        raise UnsupportedEnvironment(f"{path} cannot be made without arguments ({error}); give them defaults") from None
+    except UnsupportedEnvironment:
+        raise
+    except Exception as error:  # code of the user's
+        raise UnsupportedEnvironment(
+            f"{path} cannot be made without arguments ({brief(error)}); give them defaults, and mend what fails"
+        ) from None

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from mbrl_taskmet.runner.plotting import band, curve, draw_against, save_both
-from runs.experiment import Experiment, Setting, main
+from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
 from runs.report import LAST, Results, read_published, returns_against
+from runs.setting import Setting
 
 UNITS = (3, 1, 2, 4, 8, 16, 32)
 CRITIC: dict[str, Any] = {"q_layer_norm": False, "q_sparsity": 0.0}

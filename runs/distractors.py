@@ -19,9 +19,10 @@ from mbrl_taskmet.rl.settings import read_saved
 from mbrl_taskmet.runner.agent import restored
 from mbrl_taskmet.runner.plotting import STYLES, draw_against, save_both
 from mbrl_taskmet.runner.rundir import check_code, saved_settings
-from runs.experiment import Experiment, Setting, environment_of, main
+from runs.experiment import Experiment, environment_of, main
 from runs.names import NAMES, STYLE
 from runs.report import Results, read_csv, read_published, returns_against, undamaged, write_csv
+from runs.setting import Setting
 
 COUNTS = (16, 32, 64, 128, 256, 512)
 TITLES = (

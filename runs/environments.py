@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_taskmet.runner.plotting import band, curve, save_both
-from runs.experiment import Experiment, Setting, main
+from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
 from runs.report import Results
+from runs.setting import Setting
 
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {"q_hidden": 128},

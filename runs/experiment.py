@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from mbrl_taskmet.core.settings import ConfigError, flag
 from mbrl_taskmet.rl.environment import Environment
@@ -26,37 +25,12 @@ from mbrl_taskmet.runner.plotting import drawing
 from mbrl_taskmet.runner.records import read_rows
 from mbrl_taskmet.runner.rundir import began, saved_settings
 from runs.report import Results, Rows, merged, read_report, read_runs, report, reported_settings
+from runs.setting import Setting
 
 COLUMNS = ("eval/return", "train/model_mse_state")
 """What tables and pictures are made of."""
 _PER_BLOCK = ("steps", "seed", "seeds")
 """Settings in which the blocks of a line may differ."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One line of the table.
-
-    Attributes:
-        name: of its directory.
-        environment: what it is run on.
-        distractors: how many there are.
-        given: further settings by name, those that are not left to the preset.
-        rival: the setting it is compared with, in the probability that the rival is better.
-        published: the published final return, as it is printed.
-    """
-
-    name: str
-    environment: str = "CartPole-v1"
-    distractors: int = 0
-    given: Mapping[str, Any] = field(default_factory=dict)
-    rival: str | None = None
-    published: str = ""
-
-    @property
-    def config(self) -> Config:
-        """All settings that are given."""
-        return Config(env=self.environment, distractors=self.distractors, **self.given)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +26,7 @@ from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.rl.settings import Settings, read_saved
 from mbrl_taskmet.runner.rundir import saved_settings, to_json
 from mbrl_taskmet.runner.statistics import iqm, mean, probability_of_improvement, standard_error, stratified_ci95
-
-if TYPE_CHECKING:
-    from runs.experiment import Setting
+from runs.setting import Setting
 
 PUBLISHED = Path(__file__).parent / "published"
 LAST = 10  # evaluations

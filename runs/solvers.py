@@ -25,8 +25,9 @@ from mbrl_taskmet.rl.settings import Config, read_saved
 from mbrl_taskmet.runner.agent import restored
 from mbrl_taskmet.runner.plotting import STYLES, save_both
 from mbrl_taskmet.runner.rundir import saved_settings
-from runs.experiment import Experiment, Setting, environment_of, main
+from runs.experiment import Experiment, environment_of, main
 from runs.report import LAST, Results, final_returns, read_csv, undamaged, write_table
+from runs.setting import Setting
 
 DISTRACTORS = 64
 BATCHES = 64

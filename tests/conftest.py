@@ -1,4 +1,4 @@
-"""What all tests share: float64 on request, and property tests that are the same on every run."""
+"""What all tests share: shapes and types that are checked, float64 on request, property tests the same on every run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from jax.flatten_util import ravel_pytree
+from jaxtyping import install_import_hook
+
+import tests.typecheck  # noqa: F401  # the hook names it
 
 PyTree = Any
+
+install_import_hook("mbrl_taskmet", "tests.typecheck.check")  # before any test imports the library
 
 # No deadline: the first example compiles. The fixture `x64` is the same for every example, so it may be function-scoped.
 settings.register_profile(

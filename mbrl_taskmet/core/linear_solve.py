@@ -7,9 +7,9 @@ Cost is counted in products with H, the only expensive operation. Every solver t
 runs anyway; where that needs one more product (`Identity`), an unused residual costs nothing inside `jax.jit`.
 
 A Krylov space is exhausted when what is left is rounding. A method that went on would divide rounding by rounding: its
-solution would leave the space, its recursion the truth, and its derivatives would be 0/0. So each of them stands still there,
-and a division's two operands are made safe before it, for a derivative reaches both branches of a `where`. The right-hand
-side is brought to the size of 1 by a power of two, which rounds nothing, so that no square of it leaves the number range.
+solution would leave the space, and its recursion the truth. So each of them stands still there. A division's two operands are
+made safe before it, for a derivative reaches both branches of a `where`. Where squares would leave the number range, a vector
+is first brought to the size of 1 by a power of two, which rounds nothing.
 """
 
 from __future__ import annotations
@@ -44,10 +44,22 @@ class Solution(NamedTuple):
     products: int
 
 
+@jax.custom_jvp
+def _divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """Division whose derivative squares no denominator: that of a small one would be 0."""
+    return numerator / denominator
+
+
+@_divide.defjvp
+def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    quotient = _divide(*primals)
+    return quotient, (tangents[0] - quotient * tangents[1]) / primals[1]
+
+
 def _safe_divide(numerator: jax.Array, denominator: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """numerator / denominator, and 0 with derivatives 0 where it shall not be divided, or else where the denominator is 0."""
     safe = denominator != 0 if where is None else where
-    return jnp.where(safe, jnp.where(safe, numerator, 0.0) / jnp.where(safe, denominator, 1.0), 0.0)
+    return jnp.where(safe, _divide(numerator, jnp.where(safe, denominator, 1.0)), 0.0)
 
 
 def _magnitude(x: Vector) -> jax.Array:
@@ -98,12 +110,11 @@ class Solver:
         def operator(v: Vector) -> Vector:
             return ravel_pytree(product(unravel(v)))[0] + self.damping * v
 
-        unit = _magnitude(g)
-        u, residual_norm, products = self.solve(operator, g / unit)
-        return Solution(unravel(unit * u), _safe_divide(residual_norm, _norm(g / unit)), products)
+        u, residual_norm, products = self.solve(operator, g)
+        return Solution(unravel(u), _safe_divide(residual_norm, _norm(g)), products)
 
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        """Return (u, ‖g − operator(u)‖, products) for a flat g of shape (p,), its largest entry between a half and 1, or g = 0."""
+        """Return (u, ‖g − operator(u)‖, products) for a flat g of shape (p,)."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it solves")
 
 
@@ -133,20 +144,21 @@ class CG(Iterative):
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        rounding, enough = _rounding(g), float(jnp.finfo(g.dtype).eps) ** 2 * (g @ g)
+        rounding, least, unit = _rounding(g), float(jnp.finfo(g.dtype).tiny), _magnitude(g)
+        g = g / unit
 
         def step(_: jax.Array, carry: tuple[Vector, Vector, Vector, jax.Array]) -> tuple[Vector, Vector, Vector, jax.Array]:
             u, r, p, size = carry
             hp = operator(p)
             curvature, rr, pp = p @ hp, r @ r, p @ p
             size = jnp.maximum(size, jax.lax.stop_gradient(_safe_divide(_norm(hp), jnp.sqrt(pp))))
-            moves = (curvature > rounding * size * pp) & (rr > enough)
+            moves = ~((curvature <= rounding * size * pp) | (rr <= least))  # NaN moves on, to be seen
             length = _safe_divide(rr, curvature, moves)
             u, r = u + length * p, r - length * hp
             return u, r, jnp.where(moves, r + _safe_divide(r @ r, rr, moves) * p, p), size
 
-        u, r, *_ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, g, jnp.zeros_like(enough)))
-        return u, _norm(r), self.steps
+        u, r, *_ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, g, jnp.zeros_like(unit)))
+        return unit * u, unit * _norm(r), self.steps
 
 
 @dataclass(frozen=True)
@@ -173,52 +185,60 @@ class NormalCG(Iterative):
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        rounding, enough = _rounding(g), float(jnp.finfo(g.dtype).eps) ** 2 * (g @ g)
+        rounding, least, unit = _rounding(g), float(jnp.finfo(g.dtype).tiny), _magnitude(g)
+        g = g / unit
         s = operator(g)
-        unit = _magnitude(s)
-        s = s / unit
+        scale = _magnitude(s)
+        s = s / scale
 
         def step(_: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             u, r, s, p, size = carry
-            hp = operator(p) / unit
+            hp = operator(p) / scale
             ss, rr, hphp = s @ s, r @ r, hp @ hp
             size = jnp.maximum(size, jax.lax.stop_gradient(_safe_divide(hphp, p @ p)))  # of H², at least
-            moves = (ss > rounding**2 * size * rr) & (rr > enough)
+            moves = ~((ss <= rounding**2 * size * rr) | (hphp <= least))  # NaN moves on, to be seen
             length = _safe_divide(ss, hphp, moves)
             u, r = u + length * p, r - length * hp
-            s = operator(r) / unit
+            s = operator(r) / scale
             return u, r, s, s + _safe_divide(s @ s, ss, moves) * p, size
 
         u, r, *_ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, s, s, _safe_divide(s @ s, g @ g)))
-        return u / unit, _norm(r), 2 * self.steps + 1
+        return unit * u / scale, unit * _norm(r), 2 * self.steps + 1
 
 
 @dataclass(frozen=True)
 class Minres(Iterative):
     """MINRES (Paige & Saunders 1975), `steps` products: the smallest residual in the Krylov space, H indefinite or not.
 
-    Of a singular system that has no solution it takes the smallest residual in the space, as far as rounding lets it tell.
+    The recursion's residual is the true one as long as the Lanczos vectors are orthogonal. So the space counts as exhausted
+    where
+    a new vector is small and lies in the span of the earlier ones, which are kept for this (`steps` vectors). Of a singular
+    system with fewer dimensions than steps give a damping: rounding loses orthogonality bit by bit there, and the residual is
+    the recursion's alone.
     """
 
     steps: int = _steps(5)
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        rounding = _rounding(g)
+        rounding, small = _rounding(g), float(jnp.finfo(g.dtype).eps) ** 0.5
 
-        def step(_: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            u, (v_old, v), (w_old, w), (c_old, c), (s_old, s), beta, eta, size = carry
+        def step(i: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            u, (v_old, v), (w_old, w), (c_old, c), (s_old, s), beta, eta, size, basis = carry
             # Lanczos: the next orthonormal vector
             hv = operator(v)
             alpha = v @ hv
             v_new = hv - alpha * v - beta * v_old
             beta_new = _norm(v_new)
+            # What may be rounding: H is `size` at least, and orthogonal vectors have no part in each other
+            basis = basis.at[i].set(jax.lax.stop_gradient(v))
             size = jnp.maximum(size, jax.lax.stop_gradient(jnp.maximum(jnp.abs(alpha), beta_new)))
-            goes_on = beta_new > rounding * size
-            beta_new = jnp.where(goes_on, beta_new, 0.0)
+            overlap = jnp.max(jnp.abs(basis @ jax.lax.stop_gradient(v_new)))
+            noise = jnp.maximum(rounding * size, jnp.minimum(100 * overlap, small * size))
+            beta_new = jnp.where(beta_new <= noise, 0.0, beta_new)
             # Givens rotations: the tridiagonal matrix's QR decomposition, one column further
             rho0 = c * alpha - c_old * s * beta
-            moves = jnp.maximum(jnp.abs(rho0), beta_new) > rounding * size
+            moves = ~(jnp.maximum(jnp.abs(rho0), beta_new) <= noise)  # NaN moves on, to be seen
             rho1 = jnp.where(moves, jnp.hypot(jnp.where(moves, rho0, 1.0), beta_new), 0.0)
             rho2 = s * alpha + c_old * c * beta
             rho3 = s_old * beta
@@ -227,12 +247,12 @@ class Minres(Iterative):
             w_new = _safe_divide(v - rho3 * w_old - rho2 * w, rho1)
             u = u + c_new * eta * w_new
             v_new = _safe_divide(v_new, beta_new)
-            return u, (v, v_new), (w, w_new), (c, c_new), (s, s_new), beta_new, -s_new * eta, size
+            return u, (v, v_new), (w, w_new), (c, c_new), (s, s_new), beta_new, -s_new * eta, size, basis
 
-        zero, norm = jnp.zeros_like(g), _norm(g)
+        zero, norm, basis = jnp.zeros_like(g), _norm(g), jnp.zeros((self.steps, g.size), g.dtype)
         one, none = jnp.ones_like(norm), jnp.zeros_like(norm)
-        start = (zero, (zero, _safe_divide(g, norm)), (zero, zero), (one, one), (none, none), none, norm, none)
-        u, *_, eta, _ = jax.lax.fori_loop(0, self.steps, step, start)
+        start = (zero, (zero, _safe_divide(g, norm)), (zero, zero), (one, one), (none, none), none, norm, none, basis)
+        u, _, _, _, _, _, eta, _, _ = jax.lax.fori_loop(0, self.steps, step, start)
         return u, jnp.abs(eta), self.steps
 
 

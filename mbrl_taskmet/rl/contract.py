@@ -19,6 +19,8 @@ from mbrl_taskmet.rl.spaces import Box, Discrete
 RESERVED = ("diagonal", "distractors_mean")
 """What a run's record calls figures of the metric beside those of the dimensions."""
 
+_KINDS = (jnp.integer, jnp.floating)
+
 
 class UnsupportedEnvironment(ConfigError):
     """An environment that the agents cannot run; its message names the reason and the mend."""
@@ -39,7 +41,7 @@ def check_attributes(env: Any) -> None:
         try:
             value = getattr(env, name)
         except Exception as error:  # a property may raise whatever it likes
-            why = f" ({_reason(error)})" if hasattr(type(env), name) else ""
+            why = f" ({type(error).__name__}: {brief(error)})" if hasattr(type(env), name) else ""
             raise UnsupportedEnvironment(
                 f"{who} has no {name}{why}; give it {attribute.wanted}, such as {attribute.example}"
             ) from error
@@ -74,15 +76,16 @@ def called(env: Any, function: str, parts: tuple[str, ...], *args: Any) -> tuple
     except Exception as error:  # code of the user's
         raise failed(where, error) from error
     if not isinstance(given, (tuple, list)) or len(given) != len(parts):
-        number = f"{len(given)} values" if isinstance(given, (tuple, list)) else f"a {type(given).__name__}"
-        raise UnsupportedEnvironment(f"{where} gives {number}; give {len(parts)}: {', '.join(parts)}")
+        what = f"{len(given)} values" if isinstance(given, (tuple, list)) else "no tuple"
+        raise UnsupportedEnvironment(f"{where} gives {what}; give {len(parts)}: {', '.join(parts)}")
     return tuple(given)
 
 
 def failed(where: str, error: Exception) -> UnsupportedEnvironment:
     """The refusal of a function that raises an error."""
     return UnsupportedEnvironment(
-        f"{where} fails ({_reason(error)}); mend it, and remember that it is compiled: jnp.where in the place of if"
+        f"{where} fails ({type(error).__name__}: {brief(error)}); mend it; "
+        "it is compiled, so that jnp.where takes the place of if"
     )
 
 
@@ -124,25 +127,46 @@ def arrays(state: Any, where: str) -> Any:
         try:
             made = jnp.asarray(leaf)
         except Exception as error:  # JAX has several, by what it is given
-            raise UnsupportedEnvironment(f"{where} is or holds a {type(leaf).__name__} ({_reason(error)}); "
-                                         "make it of arrays, in tuples, dicts or registered classes") from error  # fmt: skip
+            raise UnsupportedEnvironment(
+                f"{where} is or holds a {type(leaf).__name__}; make it of arrays, in tuples, dicts or registered classes"
+            ) from error
         return made if jnp.issubdtype(made.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(made, made.dtype)
 
     return jax.tree.map(array, state)
 
 
-def check_same(who: str, first: Any, then: Any, functions: tuple[str, str] = ("reset", "transition")) -> None:
-    """Raise UnsupportedEnvironment unless two states have the same structure, shapes and types."""
+def alike(who: str, fresh: Any, moved: Any) -> Any:
+    """The state after a transition in the types of that after a reset, where they are wider or narrower ones of one kind.
+
+    Raises:
+        UnsupportedEnvironment: their structures, shapes or kinds differ.
+    """
+    check_same(who, fresh, moved, ("reset", "transition"), wider=True)
+    return jax.tree.map(lambda old, new: new if new.dtype == old.dtype else new.astype(old.dtype), fresh, moved)
+
+
+def check_same(who: str, first: Any, then: Any, functions: tuple[str, str], wider: bool = False) -> None:
+    """Raise UnsupportedEnvironment unless the states of two functions have the same structure, shapes and types.
+
+    With `wider`, two types of integers are the same, and two of floats.
+    """
     (before, tree), (after, other) = (jax.tree_util.tree_flatten_with_path(state) for state in (first, then))
     if tree != other:
         raise UnsupportedEnvironment(f"{who}'s state is {_short(str(tree))} after {functions[0]} and {_short(str(other))} "
                                      f"after {functions[1]}; give it the same structure")  # fmt: skip
     for (path, old), (_, new) in zip(before, after, strict=True):
-        if (old.shape, old.dtype) != (new.shape, new.dtype):
+        near = wider and any(all(jnp.issubdtype(each.dtype, sort) for each in (old, new)) for sort in _KINDS)
+        if old.shape != new.shape or not (near or old.dtype == new.dtype):
             raise UnsupportedEnvironment(
                 f"{who}'s state{jax.tree_util.keystr(path)} is {kind(old)} after {functions[0]} and {kind(new)} "
                 f"after {functions[1]}; give both the same type and shape"
             )
+
+
+def brief(error: BaseException) -> str:
+    """What an error says, in one short line; its type where it says nothing."""
+    first = str(error).strip().split("\n", 1)[0]
+    return _short(first, 160) if first else type(error).__name__
 
 
 def kind(array: Any) -> str:
@@ -183,12 +207,6 @@ def _narrow(value: Any) -> bool:
         return value is None or bool(jnp.issubdtype(jnp.dtype(value), jnp.floating))
     except TypeError:
         return False
-
-
-def _reason(error: Exception) -> str:
-    """An error's type and the beginning of what it says."""
-    first = str(error).strip().split("\n", 1)[0]
-    return f"{type(error).__name__}: {_short(first, 160)}" if first else type(error).__name__
 
 
 def _short(text: str, most: int = 60) -> str:

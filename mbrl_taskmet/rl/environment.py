@@ -140,7 +140,7 @@ class Episodic(Environment):
         step_key, reset_key = jax.random.split(key)
         state, next_observation, reward, terminated, truncated = self.transition(step_key, state, action)
         fresh = self.reset(reset_key) if not self.env.costly_reset else jax.eval_shape(self.reset, reset_key)
-        contract.check_same(self._who, fresh[0].state, state.state)
+        state = Episode(contract.alike(self._who, fresh[0].state, state.state), state.steps)
         done, now = terminated | truncated, (state, next_observation)
         if self.env.costly_reset:
             state, observation = jax.lax.cond(done, lambda: self.reset(reset_key), lambda: now)
@@ -218,13 +218,13 @@ def check_environment(env: Environment) -> Environment:
     except Exception as error:  # code of the user's
         raise contract.failed(f"{who}'s reset or step", error) from error
     contract.check_same(who, state, after, ("reset", "step"))
-    real, size = jnp.result_type(float), (env.observation_size,)
-    wanted = Step(*(jax.ShapeDtypeStruct(*is_) for is_ in ((size, real), (size, real), ((), real), ((), bool), ((), bool))))
-    given = {"reset's observation": (observation, wanted.observation)}
-    given |= {f"step's {name}": (getattr(step, name), getattr(wanted, name)) for name in Step._fields}
-    for name, (array, right) in given.items():
-        if jax.tree.map(contract.kind, array) != contract.kind(right):
-            raise UnsupportedEnvironment(f"{who}.{name} is {jax.tree.map(contract.kind, array)}; give {contract.kind(right)}")
+    real, flag = jnp.result_type(float).name, "bool[]"
+    vector = f"{real}[{env.observation_size}]"
+    given = {"reset's observation": observation, **{f"step's {name}": array for name, array in step._asdict().items()}}
+    for (name, array), right in zip(given.items(), (vector, vector, vector, f"{real}[]", flag, flag), strict=True):
+        what = jax.tree.map(contract.kind, array)
+        if what != right:
+            raise UnsupportedEnvironment(f"{who}.{name} is {what}; give {right}")
     return env
 
 

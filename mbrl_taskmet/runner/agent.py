@@ -17,7 +17,7 @@ from mbrl_taskmet.rl.methods import Learner, Method
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.rl.training import Carry, Report, Trainer, resolved
 from mbrl_taskmet.runner.loop import Chunk, drive, own
-from mbrl_taskmet.runner.memory import check_memory, gigabytes, least_bytes, required_bytes
+from mbrl_taskmet.runner.memory import check_memory, check_start, gigabytes, required_bytes
 from mbrl_taskmet.runner.plotting import drawing, plot_run
 from mbrl_taskmet.runner.records import Layout, Row, finite, write_json
 from mbrl_taskmet.runner.rundir import check_same, saved_settings, to_json
@@ -74,8 +74,7 @@ def run(
     """
     settings, directory = resolved(env, config), Path(directory)
     trainer = Trainer(env, make_method(env, settings), settings)
-    least = least_bytes(trainer)
-    check_memory(least, env.name)
+    least = check_start(trainer)
     with own(directory, to_json(settings.names), go_on) as place:
         if place.began:
             check_extends(directory, settings)

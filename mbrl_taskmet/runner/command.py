@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, get_args, get_origin
 
@@ -29,8 +30,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
     @functools.wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
         _write_as_can_be()
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+        with _in_sentences():
             try:
                 with StopSignal("stopped; to go on, give the command again, or --resume its directory if it has one"):
                     try:
@@ -50,6 +50,24 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
                 return _say(f"error: {_failure(error)}; what is written stays, and --resume goes on from there", 1)
 
     return run
+
+
+@contextlib.contextmanager
+def _in_sentences() -> Iterator[None]:
+    """Warnings in one line each; and what orbax raises is not logged by its threads as well, with a traceback each time."""
+
+    def unraisable(hooked: Any) -> None:
+        if "Event loop is closed" not in str(hooked.exc_value):  # its storage still calls back after it has failed
+            before(hooked)
+
+    log, before = logging.getLogger("absl"), sys.unraisablehook
+    disabled, log.disabled, sys.unraisablehook = log.disabled, True, unraisable
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        log.disabled, sys.unraisablehook = disabled, before
 
 
 def _write_as_can_be() -> None:

@@ -13,11 +13,26 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.rl.training import Trainer
 
-PROCESS_BYTES = 900_000_000
+PROCESS_BYTES = 1_100_000_000
 """A process that trains, without its arrays: the interpreter, the libraries and the compiler. Measured: see `runs.speed`."""
 
 _MADE = frozenset({"dot_general", "while", "eigh", "svd", "qr", "cholesky", "lu", "sort", "conv_general_dilated"})
 """Operations whose results are arrays in any compiled program; others may be fused away."""
+
+
+def check_start(trainer: Trainer) -> int:
+    """Refuse a run that cannot fit, before anything is compiled or allocated.
+
+    Returns:
+        `least_bytes`.
+
+    Raises:
+        ConfigError: there is not as much.
+    """
+    check_memory(_carried_bytes(trainer), trainer.env.name)  # first, for tracing takes seconds
+    least = least_bytes(trainer)
+    check_memory(least, trainer.env.name)
+    return least
 
 
 def least_bytes(trainer: Trainer) -> int:
@@ -25,8 +40,8 @@ def least_bytes(trainer: Trainer) -> int:
 
     What is carried from chunk to chunk, the replay above all, and the largest result in the program of a device.
     """
-    largest = max(map(_result_bytes, _equations(trainer.traced.jaxpr.jaxpr)), default=0)
-    return _bytes(trainer.shapes()) + _devices(trainer) * largest + _process_bytes(trainer)
+    largest = max(_result_bytes(equation) + _work_bytes(equation) for equation in _equations(trainer.traced.jaxpr.jaxpr))
+    return _carried_bytes(trainer) + _devices(trainer) * largest
 
 
 def required_bytes(trainer: Trainer) -> int:
@@ -41,6 +56,7 @@ def required_bytes(trainer: Trainer) -> int:
         return least_bytes(trainer)
     on_device = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
     on_device += stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
+    on_device += max(map(_work_bytes, _equations(trainer.traced.jaxpr.jaxpr)))
     return _devices(trainer) * on_device + _process_bytes(trainer)
 
 
@@ -61,8 +77,8 @@ def check_memory(required: int, name: str) -> None:
 def available_bytes() -> int | None:
     """Bytes that this process may have in all, those it has included; None where the machine does not say.
 
-    On an accelerator, what JAX was given of it. On a CPU, what Linux calls available, and no more than the control groups allow;
-    on other systems what is installed.
+    On an accelerator, what JAX was given of it. On a CPU, what Linux calls available and its control groups allow; on other
+    systems what is installed.
     """
     devices = jax.devices()
     if devices[0].platform != "cpu":
@@ -143,6 +159,15 @@ def _result_bytes(equation: JaxprEqn) -> int:
     if equation.primitive.name == "scan":  # its carry may be the chunk's own, in place; what it stacks is new
         return _bytes([variable.aval for variable in equation.outvars[equation.params["num_carry"] :]])
     return _bytes([variable.aval for variable in equation.outvars]) if equation.primitive.name in _MADE else 0
+
+
+def _work_bytes(equation: JaxprEqn) -> int:
+    """Bytes that LAPACK's syevd works in, twice its matrix, which no compiler counts."""
+    return 2 * _bytes([variable.aval for variable in equation.invars]) if equation.primitive.name == "eigh" else 0
+
+
+def _carried_bytes(trainer: Trainer) -> int:
+    return _bytes(trainer.shapes()) + _process_bytes(trainer)
 
 
 def _devices(trainer: Trainer) -> int:

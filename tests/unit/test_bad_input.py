@@ -211,6 +211,7 @@ def test_resuming_with_a_configuration_that_does_not_fit_the_checkpoint_is_refus
 
 def test_resuming_a_run_whose_checkpoints_are_gone_is_refused(refused: Refused, directory: Path) -> None:
     shutil.rmtree(directory / "checkpoints")
+    (directory / "metrics.jsonl").write_text('{"step": 100, "seed": 0}\n')  # else it never began, and is begun
     assert f"{directory} holds no checkpoint" in refused(resume=directory)
 
 

@@ -16,8 +16,9 @@ from mbrl_taskmet.rl.training import resolved
 from mbrl_taskmet.runner.rundir import began, to_json
 from mbrl_taskmet.runner.signals import Stopped
 from runs import experiment as runner
-from runs.experiment import Experiment, Setting, main
+from runs.experiment import Experiment, main
 from runs.report import final_returns, read_csv
+from runs.setting import Setting
 
 EXPERIMENT = Experiment(
     "trial",

@@ -35,7 +35,7 @@ SICK, NEVER = 150, 10**6
 class Fragile(Environment):
     """A drift in a circle, rewarded by where it is; a state that is `sick` at some step gives the reward NaN there."""
 
-    name, state_names, action_space, max_episode_steps = "fragile", ("x", "y"), Discrete(2), 10
+    name, state_names, action_space, max_episode_steps = "fragile", ("x", "y"), Discrete(2), 400
 
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         angle = jax.random.uniform(key)
@@ -78,7 +78,9 @@ def one_sick(trainer: Trainer, healthy: Any) -> tuple[Carry, list[Report]]:
     """The same program, but the reward of seed 1 is NaN at step 150."""
     carry = trainer.init()
     sick = jnp.array([NEVER, SICK, NEVER])
-    return run(trainer, carry._replace(env_state=carry.env_state | {"sick": jax.device_put(sick, trainer.axis.sharding)}))
+    episode = carry.env_state
+    state = episode.state | {"sick": jax.device_put(sick, trainer.axis.sharding)}
+    return run(trainer, carry._replace(env_state=episode._replace(state=state)))
 
 
 def learned(carry: Carry, seed: int) -> list[np.ndarray]:

@@ -115,8 +115,10 @@ class Method:
         del learner, batch
         return None
 
-    def diagnose(self, learner: Learner, batch: Transitions, state_size: int, key: jax.Array) -> dict[str, jax.Array | None]:
-        """What a report says of a batch of the replay, by the names in `Report`; `state_size` dimensions are real.
+    def diagnose(
+        self, learner: Learner, batch: Transitions, state_size: int, step: jax.Array, key: jax.Array
+    ) -> dict[str, jax.Array | None]:
+        """What a report at `step` says of a batch of the replay, by the names in `Report`; `state_size` dimensions are real.
 
         `key` is consumed.
         """
