@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from mbrl_taskmet.runner.starting import COMMAND
 
 _ASKING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -28,11 +31,12 @@ class Stopped(Exception):
 class StopSignal:
     """True after Ctrl-C, or a signal by which batch systems end a process; a second one ends it as usual.
 
-    Outside `patient`, the signal ends what is under way as Ctrl-C would, and `Stopped` comes of it. Signals that are ignored,
-    as under `nohup`, stay so.
+    Outside `patient`, the signal ends what is under way: a command's process at once, for whatever is written is whole and
+    libraries lose exceptions while they are imported, and another by `Stopped`. Signals that are ignored, as under `nohup`,
+    stay so.
 
     Args:
-        message: of that `Stopped`.
+        message: what is said then.
 
     Attributes:
         number: the signal's number, 0 if none came.
@@ -52,7 +56,7 @@ class StopSignal:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if isinstance(error, KeyboardInterrupt) and self.number:
+        if self.number and error is not None and not isinstance(error, Stopped):  # which libraries may have renamed
             raise Stopped(self._message, self.number) from None
 
     def __bool__(self) -> bool:
@@ -71,6 +75,9 @@ class StopSignal:
         self.number = number
         for other in self._before:
             signal.signal(other, _usual(self, other))
+        if not self._patient and COMMAND:
+            os.write(2, f"{self._message}\n".encode())
+            os._exit(128 + number)
         if not self._patient:
             raise KeyboardInterrupt  # which libraries know, and let pass
         print("\nstopping at the next evaluation; once more to stop at once", file=sys.stderr)

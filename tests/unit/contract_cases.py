@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import config
 
 from mbrl_taskmet import Discrete, Environment
+
+
+@contextmanager
+def untyped() -> Iterator[None]:
+    """A user's program, in which nothing but the library itself checks what it is given."""
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", False)
+
+
+def actions(n: Any) -> Discrete:
+    """A space of `n` actions, whatever type that has."""
+    with untyped():
+        return Discrete(n)
 
 
 class Line(Environment):
@@ -102,8 +120,8 @@ TAKEN: dict[str, type[Environment]] = {
     "terminated int": giving(lambda s, o, r, d, t: (s, o, r, d.astype(int), t)),
     "a list of five": giving(lambda *parts: list(parts)),
     "one action": having(action_space=Discrete(1)),
-    "actions numpy's": having(action_space=Discrete(np.int64(2))),  # type: ignore[arg-type]
-    "actions JAX's": having(action_space=Discrete(jnp.array(2))),  # type: ignore[arg-type]
+    "actions numpy's": having(action_space=actions(np.int64(2))),
+    "actions JAX's": having(action_space=actions(jnp.array(2))),
     "limit numpy's": having(max_episode_steps=np.int64(20)),
     "names in a list": having(state_names=["x"]),
     "a name with a slash": having(name="a/b: c"),

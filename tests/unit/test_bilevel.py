@@ -24,6 +24,7 @@ from tests.small_problem import draw, make_taskmet, newton, start
 
 PyTree = Any
 METRIC = FactorMetric(2, 3, hidden=(4,))
+KEY = jax.random.key(0)
 
 
 class Rows(NamedTuple):
@@ -177,7 +178,7 @@ def test_a_jaxopt_solver_takes_options_and_may_be_given_as_a_class() -> None:
     model = Trained(jnp.array(1.0), ())
 
     def steps(inner: Jaxopt, most: int) -> tuple[float, int]:
-        descend = jax.jit(lambda model: inner(lambda theta, _: 0.5 * theta**2, optax.identity(), model, None, 5, 2, most, 0.1))
+        descend = jax.jit(lambda model: inner(lambda theta, _: 0.5 * theta**2, optax.identity(), model, KEY, 5, 2, most, 0.1))
         fitted, count = descend(model)
         return float(fitted.params), int(count)
 
@@ -234,7 +235,7 @@ def test_the_agent_and_the_tasks_share_the_solver(monkeypatch: pytest.MonkeyPatc
     def gradients() -> tuple[PyTree, PyTree]:
         agent = make_taskmet(Diagonal(floor=0.0), solver=NormalCG(5))
         bilevel, theta, phi, data = problem(solver=NormalCG(5))
-        return jax.jit(agent.metric_gradient)(*start(agent))[0], jax.jit(bilevel.metric_gradient)(theta, phi, data, data)[1]
+        return jax.jit(agent.metric_gradient)(*start(agent), KEY)[0], jax.jit(bilevel.metric_gradient)(theta, phi, data, data)[1]
 
     assert all(optax.tree.norm(gradient) > 0 for gradient in gradients())
     monkeypatch.setattr(linear_solve.NormalCG, "solve", lambda self, operator, g: (0 * g, jnp.linalg.norm(g), 0))

@@ -28,7 +28,7 @@ from mbrl_taskmet import (
 )
 from mbrl_taskmet.rl.environment import State, Step
 from mbrl_taskmet.rl.evaluation import evaluate
-from tests.unit.contract_cases import REFUSED, TAKEN, Line, having
+from tests.unit.contract_cases import REFUSED, TAKEN, Line, having, untyped
 
 TINY: dict[str, Any] = {
     "method": "mle", "steps": 200, "eval_every": 100, "random_steps": 64, "batch_size": 32, "eval_episodes": 2,
@@ -95,7 +95,7 @@ def test_the_check_is_made_in_the_precision_of_the_run() -> None:
     ],
 )
 def test_what_is_no_environment_is_refused(env: Any, sentence: str) -> None:
-    with pytest.raises(UnsupportedEnvironment, match=sentence):
+    with untyped(), pytest.raises(UnsupportedEnvironment, match=sentence):
         train(env, Config(**TINY))
 
 

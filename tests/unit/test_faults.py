@@ -380,13 +380,35 @@ def test_a_signal_before_there_is_a_run_ends_a_command_in_one_sentence(capsys: p
     assert capsys.readouterr().err.startswith("stopped; to go on, give the command again")
 
 
-def test_ctrl_c_while_a_command_is_imported_is_one_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "number", "said"),
+    [
+        ("signal.raise_signal(signal.SIGINT)", 130, "interrupted\n"),
+        ("with StopSignal('go on so'): signal.raise_signal(signal.SIGTERM)", 143, "go on so\n"),
+    ],
+)
+def test_a_signal_while_a_command_starts_ends_it_though_a_library_catches_everything(
+    code: str, number: int, said: str, tmp_path: Path
+) -> None:
     (tmp_path / "slow").mkdir()
     (tmp_path / "slow" / "__init__.py").write_text("import mbrl_taskmet.runner.starting")
-    (tmp_path / "slow" / "__main__.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    program = f"import signal\nfrom mbrl_taskmet.runner.signals import StopSignal\ntry:\n    {code}\nexcept BaseException: pass"
+    (tmp_path / "slow" / "__main__.py").write_text(program)
     done = subprocess.run([sys.executable, "-m", "slow"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
                           env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
-    assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")
+    assert (done.returncode, done.stderr) == (number, said)
+
+
+def test_what_libraries_make_of_an_interrupted_import_is_no_error_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    @command
+    def imports() -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("an error while initializing the extension") from None
+        return 0
+
+    assert imports() == 130 and capsys.readouterr().err.startswith("stopped; to go on")
 
 
 def test_a_second_signal_ends_as_usual_and_an_ignored_one_stays_so() -> None:
