@@ -84,6 +84,11 @@ class Task:
         return ()
 
     @property
+    def inputs(self) -> dict[str, str]:
+        """A fingerprint of each file that a setting names, by the setting's name: other contents are another task."""
+        return {}
+
+    @property
     def relaxed(self) -> bool:
         """Whether the task has a relaxation."""
         return type(self).relax is not Task.relax

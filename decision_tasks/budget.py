@@ -65,6 +65,11 @@ class Budget(Task):
         if self._known_rates is not None:
             check_rates(self._known_rates, self.items, self.users)
 
+    @override
+    @property
+    def inputs(self) -> dict[str, str]:
+        return {} if self._file is None else {"rates": self._file[1]}
+
     def data(self, key: jax.Array) -> Split:
         """Features are the standardised rates through a random linear map, the same for all instances of a data set."""
         matrix_key, draw_key, map_key = jax.random.split(key, 3)
@@ -103,9 +108,14 @@ class Budget(Task):
         return jax.nn.softmax(subset_values(self._subsets, y) / self.temperature) @ jnp.asarray(self._subsets, y.dtype)
 
     @cached_property
+    def _file(self) -> tuple[np.ndarray, str] | None:
+        """The click rates in a file and its fingerprint, or None where they are in none."""
+        return None if self.rates_file is None else read_rates(self.rates_file)
+
+    @property
     def _known_rates(self) -> np.ndarray | None:
         """The click rates that were given, or None where each data set generates its own."""
-        return self.rates if self.rates_file is None else read_rates(self.rates_file)
+        return self.rates if self._file is None else self._file[0]
 
     @property
     def _subsets(self) -> np.ndarray | None:

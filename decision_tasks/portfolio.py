@@ -17,7 +17,7 @@ import numpy as np
 from typing_extensions import override
 
 from decision_tasks.base import Data, Split, Task, split, standardize
-from decision_tasks.prices import Prices, factor_prices, read_prices, sp500_prices
+from decision_tasks.prices import Prices, check_prices, factor_prices, read_prices, sp500_prices
 from decision_tasks.simplex_qp import simplex_qp
 from mbrl_taskmet.core.settings import ConfigError, setting
 
@@ -68,6 +68,8 @@ class Portfolio(Task):
     def __post_init__(self) -> None:
         if self.prices is not None and self.source != _SP500:
             raise ConfigError(f"the prices are given twice, as an array and as --prices {self.source}; leave one out")
+        if self.prices is not None:
+            check_prices(np.asarray(self.prices))
         days, stocks = self._shape
         if stocks < 2:
             raise ConfigError("the prices are of one ticker, and there is nothing to choose; give two or more")
@@ -97,6 +99,11 @@ class Portfolio(Task):
             return ()
         days = read.dropped + len(read.dates)
         return (f"{self.source}: {read.dropped} of {days} days left out, for some ticker has no price on them",)
+
+    @override
+    @property
+    def inputs(self) -> dict[str, str]:
+        return {} if self._read is None or not self._read.fingerprint else {"prices": self._read.fingerprint}
 
     @property
     def _generated(self) -> bool:

@@ -12,20 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from decision_tasks.evaluation import BASELINES
 from decision_tasks.objectives import OBJECTIVES
 from decision_tasks.settings import ALL, TASKS, CellSettings, cells, with_shared_tasks
 from mbrl_taskmet.core.settings import ConfigError, before, flag, options, resolve
 from mbrl_taskmet.runner.records import shortened
 from mbrl_taskmet.runner.rundir import FORMAT, check_same, saved_settings
 
-_RESULTS = {"task", "method", "normalized_dq", "test_mse", "mean_normalized_dq", "stderr_normalized_dq", "mean_test_mse",
-            "stderr_test_mse", "baselines"}  # fmt: skip
+_SCORES = ("normalized_dq", "test_mse")
 """What the tables are made of."""
 
 
 def to_json(run: Sequence[CellSettings]) -> dict[str, Any]:
     """The contents of `config.json` for the cells of a run."""
-    return {"format": FORMAT, "cells": [cell.names for cell in run], "unnamed": [_unnamed(cell) for cell in run]}
+    each = {"cells": [cell.names for cell in run], "unnamed": [_unnamed(cell) for cell in run],
+            "inputs": [cell.task.inputs for cell in run]}  # fmt: skip
+    return {"format": FORMAT, **each}
 
 
 def saved_names(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -39,7 +41,7 @@ def read_saved(saved: Mapping[str, Any]) -> tuple[CellSettings, ...]:
     """The cells in a run's `config.json`.
 
     Raises:
-        ConfigError: they were made in Python, of more than settings.
+        ConfigError: they were made in Python, of more than settings, or a file of data is not what it was.
         KeyError, TypeError: it is not what any version writes.
     """
     if not saved_names(saved):
@@ -48,7 +50,9 @@ def read_saved(saved: Mapping[str, Any]) -> tuple[CellSettings, ...]:
     if unnamed:
         raise ConfigError(f"the run was started from Python, with {', '.join(unnamed)}, which no flag gives; "
                           "call run with the same cells to go on")  # fmt: skip
-    return with_shared_tasks(resolve(CellSettings, _known(names)) for names in saved_names(saved))
+    run = with_shared_tasks(resolve(CellSettings, _known(names)) for names in saved_names(saved))
+    _check_inputs(run, _inputs(saved))
+    return run
 
 
 def check_same_cells(directory: Path, run: Sequence[CellSettings]) -> None:
@@ -60,6 +64,7 @@ def check_same_cells(directory: Path, run: Sequence[CellSettings]) -> None:
         for name in mine | old:
             if mine.get(name) != old.get(name):
                 raise ConfigError(f"{directory} has {name} {old.get(name)}, not {mine.get(name)}; give another directory")
+    _check_inputs(run, saved_settings(directory, _inputs))
 
 
 def check_given(directory: Path, given: Mapping[str, Any], run: tuple[CellSettings, ...]) -> None:
@@ -92,8 +97,8 @@ def is_finished(place: Path) -> bool:
         return False
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(result, dict) or not result.keys() >= _RESULTS:
-            raise ValueError("it lacks results")
+        if not _is_result(result):
+            raise ValueError("its results are not what the program writes")
         with np.load(place / "learned.npz", allow_pickle=False) as arrays:
             dict(arrays)
     except (OSError, ValueError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
@@ -101,11 +106,40 @@ def is_finished(place: Path) -> bool:
     return True
 
 
+def _is_result(result: Any) -> bool:
+    """Whether the contents of a `result.json` have all that the tables are made of."""
+
+    def known(values: Any) -> bool:
+        return isinstance(values, list) and all(value is None or type(value) in (int, float) for value in values)
+
+    if not isinstance(result, dict) or not isinstance(baselines := result.get("baselines"), dict):
+        return False
+    tables = [result, *(baselines.get(name) for name in BASELINES)]
+    each = all(isinstance(table, dict) and all(known(table.get(name)) for name in _SCORES) for table in tables)
+    means = [result.get(f"{kind}_{name}", "") for kind in ("mean", "stderr") for name in _SCORES]
+    return each and known(means) and isinstance(result.get("task"), str)
+
+
 def _described(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All that a `config.json` says of each cell: settings by their flags, and what no flag gives."""
     names = saved_names(saved)
     unnamed = saved.get("unnamed", [{}] * len(names))
     return [{flag(name): value for name, value in mine.items()} | more for mine, more in zip(names, unnamed, strict=True)]
+
+
+def _inputs(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The fingerprints of each cell's files of data in a `config.json`, where it has any."""
+    return [dict(known) for known in saved.get("inputs", [{}] * len(saved_names(saved)))]
+
+
+def _check_inputs(run: Sequence[CellSettings], saved: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ConfigError if a file of data has other contents than the run was started with."""
+    for cell, known in zip(run, saved, strict=True):
+        for name, then in known.items():
+            now = cell.task.inputs.get(name)
+            if now != then:
+                raise ConfigError(f"{flag(name)} {cell.names[name]} is not the file that the run was started with ({then}; now "
+                                  f"{now}); restore it to go on")  # fmt: skip
 
 
 def _known(names: dict[str, Any]) -> dict[str, Any]:

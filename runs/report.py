@@ -54,8 +54,11 @@ def read_runs(logdir: Path, names: Iterable[str]) -> Runs:
     keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
     runs = {}
     for path in (path for name in names for path in sorted((logdir / name).glob("*/summary.json"))):
-        summary, settings = json.loads(path.read_text(encoding="utf-8")), saved_settings(path.parent, read_saved)
-        runs[str(path.parent.relative_to(logdir))] = {key: summary[key] for key in keys} | {"settings": dict(settings.names)}
+        with undamaged(path):
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            known = {key: summary[key] for key in keys}
+        settings = saved_settings(path.parent, read_saved)
+        runs[str(path.parent.relative_to(logdir))] = known | {"settings": dict(settings.names)}
     return runs
 
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_taskmet.runner.command import cores
+from runs.timing import interleaved
 
 RESULTS = Path(__file__).parent / "results"
-REPEATS = 7
 
 
 def update() -> dict[str, Any]:
@@ -178,18 +178,6 @@ def _steps(eval_every: int) -> Callable[[], None]:
         state.append(jax.block_until_ready(carry))
 
     return run
-
-
-def interleaved(programs: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Median seconds of each program, run in turn so that a slow moment of the machine hits all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for repeat in range(REPEATS + 1):
-        for name, program in programs.items():
-            begin = time.perf_counter()
-            program()
-            if repeat:  # the first compiles
-                seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _child(function: str, seeds: int, core: int | None) -> subprocess.Popen[str]:

@@ -31,7 +31,7 @@ def measure() -> dict[str, Any]:
     from decision_tasks.settings import CellSettings
     from decision_tasks.simplex_qp import simplex_qp
     from decision_tasks.training import CellTrainer
-    from runs.speed import interleaved
+    from runs.timing import interleaved
 
     keys = jax.random.split(jax.random.key(0), 5)
     trainer = CellTrainer(CellSettings(task=Cubic(), objective=MetricLearning()))

@@ -52,6 +52,23 @@ def test_the_reported_residual_is_the_true_one(kind: type[Solver], problem: Prob
     assert solve(kind, 3, *problem).residual == pytest.approx(residual(kind, 3, problem), abs=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [Minres, NormalCG])
+@given(rank=st.integers(1, 3), seed=st.integers(0, 2**32 - 1))
+def test_the_residual_of_a_singular_inconsistent_system_is_true(kind: type[Solver], dtype: type, rank: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors, _ = np.linalg.qr(rng.normal(size=(12, 12)))
+    eigenvalues = np.zeros(12)
+    eigenvalues[:rank] = 10 ** rng.uniform(-1, 0.5, rank) * rng.choice([-1, 1], rank)
+    h, g = vectors * eigenvalues @ vectors.T, rng.uniform(0.1, 1, size=12)
+    solution = solve(kind, 5, h.astype(dtype), g.astype(dtype), dtype(0))
+    true = np.linalg.norm(g - h @ np.array(solution.value, np.float64)) / np.linalg.norm(g)
+    # Eigenvalues span a factor of 30, so that rounding grows by its powers until the space is exhausted, up to where a vector
+    # still counts as new: a part of 1 % in the earlier ones, whose square the residual is off by.
+    assert solution.residual == pytest.approx(true, abs=1e-3)
+    assert true <= 1 + 1e-3
+
+
 @pytest.mark.parametrize("kind", [Minres, NormalCG])
 @given(problem=problems())
 def test_minimal_residuals_never_increase_with_steps(kind: type[Solver], problem: Problem) -> None:

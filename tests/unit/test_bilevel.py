@@ -235,7 +235,8 @@ def test_the_agent_and_the_tasks_share_the_solver(monkeypatch: pytest.MonkeyPatc
     def gradients() -> tuple[PyTree, PyTree]:
         agent = make_taskmet(Diagonal(floor=0.0), solver=NormalCG(5))
         bilevel, theta, phi, data = problem(solver=NormalCG(5))
-        return jax.jit(agent.metric_gradient)(*start(agent), KEY)[0], jax.jit(bilevel.metric_gradient)(theta, phi, data, data)[1]
+        by_agent, _ = jax.jit(agent.metric_gradient)(*start(agent), KEY)
+        return by_agent, jax.jit(bilevel.metric_gradient)(theta, phi, data, data)[1]
 
     assert all(optax.tree.norm(gradient) > 0 for gradient in gradients())
     monkeypatch.setattr(linear_solve.NormalCG, "solve", lambda self, operator, g: (0 * g, jnp.linalg.norm(g), 0))

@@ -336,7 +336,8 @@ def test_a_finished_cell_that_is_damaged_is_named(tmp_path: Path, refused: Refus
     place = tmp_path / "run" / "cubic-mse"
     place.mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text(json.dumps(to_json(cells({"method": "mse"}))))
-    for text in ("", "[]", "{}", "\x00", "[" * 100_000):
+    scores = {"normalized_dq": [1.0], "test_mse": [1.0], "task": "cubic", "baselines": 5}
+    for text in ("", "[]", "{}", "\x00", "[" * 100_000, json.dumps(scores), json.dumps(scores | {"baselines": {"zero": []}})):
         (place / "result.json").write_text(text or " ")
         error = refused(decide, ["--resume", str(tmp_path / "run")])
         assert f"{place} is damaged (" in error and f"remove {place / 'result.json'} to train it again" in error

@@ -176,3 +176,22 @@ def test_the_gauss_newton_solver_uses_the_gauss_newton_matrix() -> None:
     _, solved = implicit_vjp(problem.predict, problem.loss, x, parameters, g, GaussNewton(17, damping=0.0))
     product = jax.jit(curvature_product(problem.predict, problem.loss, x, parameters, "gauss_newton"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), product(solved.value), g)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "solver", [Dense(), CG(5), NormalCG(5), Minres(5), GaussNewton(5, damping=0.0)], ids=lambda s: type(s).__name__
+)
+def test_the_gradient_has_a_derivative_by_the_cotangent_beyond_exhaustion(solver: Solver, dtype: type) -> None:
+    # min_x ½xᵀHx − pᵀx is at H⁻¹p, so the gradient by p is H⁻¹g. Two unknowns: three of the five steps have nothing left to do.
+    h = jnp.array([[2.0, 0.5], [0.5, 1.0]], dtype)
+    g, p = jnp.array([0.3, -1.0], dtype), jnp.array([1.0, 2.0], dtype)
+
+    def gradient(g: jax.Array) -> jax.Array:
+        loss = lambda x, p: 0.5 * x @ h @ x - p @ x  # noqa: E731
+        return implicit.implicit_vjp(lambda x: x, loss, jnp.linalg.solve(h, p), p, g, solver)[0]
+
+    with jax.debug_nans(True):
+        slope = jax.jit(jax.jacrev(gradient))(g)
+    # condition number 2.6, two steps of a few roundings each
+    np.testing.assert_allclose(slope, np.linalg.inv(np.array(h, np.float64)), atol=1e3 * np.finfo(dtype).eps)

@@ -214,3 +214,95 @@ def test_neumann_is_the_truncated_series() -> None:
     contraction = np.eye(6) - 0.2 * h
     series = 0.2 * sum(np.linalg.matrix_power(contraction, k) @ g for k in range(3))
     np.testing.assert_allclose(solve(Neumann(3, step_size=0.2), h, g).value, series, rtol=1e-12)
+
+
+KRYLOV = (CG, GaussNewton, NormalCG, Minres)
+DTYPES = (np.float32, np.float64)
+
+
+def low_rank(size: int, rank: int, seed: int, definite: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """(H, g) of which no u solves Hu = g, with eigenvalues between 0.3 and 3 in absolute value beside 0."""
+    rng = np.random.default_rng(seed)
+    vectors, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    signs = 1 if definite else rng.choice([-1, 1], rank)
+    eigenvalues = np.concatenate([rng.uniform(0.3, 3, rank) * signs, np.zeros(size - rank)])
+    return vectors * eigenvalues @ vectors.T, rng.normal(size=size)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("kind", KRYLOV)
+def test_the_residual_of_an_exhausted_singular_system_is_the_true_one(kind: type[Iterative], rank: int, dtype: type) -> None:
+    for seed in range(5):
+        h, g = low_rank(12, rank, seed, definite=issubclass(kind, CG))
+        solution = solve(kind(5, damping=0.0), h.astype(dtype), g.astype(dtype))
+        true = np.linalg.norm(g - h @ np.array(solution.value, np.float64)) / np.linalg.norm(g)
+        # Rounding of the products, in units of what is multiplied: H u may be as large as CG's residual, which is no minimum
+        # and reaches some hundred here, and some thousand in units of the smallest eigenvalue.
+        assert solution.residual == pytest.approx(true, abs=100 * np.finfo(dtype).eps * max(1.0, 10 * true) ** 1.5)
+        if not issubclass(kind, CG):
+            assert true <= 1 + 1e-6  # u = 0 leaves 1, and both minimise: MINRES once left 3e5 and reported .94
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("steps", [5, 20])
+@pytest.mark.parametrize("kind", KRYLOV)
+def test_the_derivative_beyond_exhaustion_is_the_inverse(kind: type[Iterative], steps: int, dtype: type) -> None:
+    solver = kind(steps, damping=0.0)
+    for seed in range(4):
+        h, g = matrix((1.0, 2.5), seed).astype(dtype), vector(2, seed).astype(dtype)
+        slope = jax.jit(jax.jacrev(lambda g, h=h: solve(solver, h, g).value))(g)
+        # condition number 2.5; two steps, each of a few roundings, and a division by what the first one left
+        np.testing.assert_allclose(slope, np.linalg.inv(np.array(h, np.float64)), atol=1e3 * np.finfo(dtype).eps)
+        of_residual = jax.jit(jax.grad(lambda g, h=h: solve(solver, h, g).residual))(g)
+        np.testing.assert_allclose(of_residual, 0, atol=1e3 * np.finfo(dtype).eps)  # 0 for every g
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_derivatives_at_a_zero_right_hand_side_are_finite(name: str, dtype: type) -> None:
+    h = matrix(DEFINITE).astype(dtype)
+    for at in (np.zeros(6, dtype), np.eye(6, dtype=dtype)[0]):
+        of_residual = jax.grad(lambda g: solve(TRUNCATED[name], h, g).residual)(at)
+        of_value = jax.jacrev(lambda g: solve(TRUNCATED[name], h, g).value)(at)
+        assert np.isfinite(of_residual).all() and np.isfinite(of_value).all()
+
+
+@pytest.mark.parametrize("factor", [1e25, 1e-25, 1e37])
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_a_right_hand_side_whose_square_leaves_float32_is_solved_like_any_other(name: str, factor: float) -> None:
+    h, g = matrix(DEFINITE).astype(np.float32), vector(6).astype(np.float32)
+    plain, scaled = solve(TRUNCATED[name], h, g), solve(TRUNCATED[name], h, np.float32(factor) * g)
+    np.testing.assert_allclose(scaled.value / np.float64(np.float32(factor)), plain.value, rtol=1e-5, atol=1e-6)  # rounding
+    assert scaled.residual == pytest.approx(float(plain.residual), abs=1e-5)
+    slope = jax.jacrev(lambda g: solve(TRUNCATED[name], h, g).value)
+    np.testing.assert_allclose(slope(np.float32(factor) * g), slope(g), rtol=1e-4, atol=1e-4)  # rounding, amplified by 3 steps
+
+
+@pytest.mark.parametrize("factor", [1e25, 1e-25])
+@pytest.mark.parametrize("kind", [*KRYLOV, Dense])
+def test_a_matrix_whose_square_leaves_float32_is_solved_like_any_other(kind: type[Solver], factor: float) -> None:
+    solver = kind(5, damping=0.0) if issubclass(kind, Iterative) else kind()
+    h, g = matrix(DEFINITE).astype(np.float32), vector(6).astype(np.float32)
+    plain, scaled = solve(solver, h, g), solve(solver, np.float32(factor) * h, g)
+    np.testing.assert_allclose(np.float64(np.float32(factor)) * scaled.value, plain.value, rtol=1e-4, atol=1e-5)  # rounding
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_no_solver_passes_through_nan(name: str, dtype: type) -> None:
+    singular, rank_one = matrix(SINGULAR).astype(dtype), np.outer(vector(6), vector(6)).astype(dtype)
+    with jax.debug_nans(True):
+        for h in (singular, rank_one, np.zeros((6, 6), dtype)):
+            for g in (vector(6).astype(dtype), np.zeros(6, dtype)):
+                solution = solve(TRUNCATED[name], h, g)
+                slope = jax.jacrev(lambda g, h=h: solve(TRUNCATED[name], h, g).value)(g)
+                assert np.isfinite(solution.value).all() and np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_nan_is_not_hidden(name: str) -> None:
+    for h, g in ((matrix(DEFINITE), np.full(6, np.nan)), (np.full((6, 6), np.nan), vector(6))):
+        solution = solve(TRUNCATED[name], h, g)
+        assert np.isnan(solution.residual)
+        assert name == "identity" or np.isnan(solution.value).all()
