@@ -63,7 +63,7 @@ class Budget(Task):
         if self.rates is not None and self.rates_file is not None:
             raise ConfigError("the click rates are given twice, as an array and as a file; leave one out")
         if self._known_rates is not None:
-            check_rates(self._known_rates, self.items, self.users)
+            check_rates(np.asarray(self._known_rates), self.items, self.users)
 
     @override
     @property

@@ -42,7 +42,7 @@ def read_rates(path: str) -> tuple[np.ndarray, str]:
     else:
         rates, lines = _from_csv(decoded(data, what, _WANTED), what)
     check_rates(rates, 1, 1, lines)
-    if (_silence(rates) == _silence(rates)[0]).all():
+    if len(rates) > 1 and (_silence(rates) == _silence(rates)[0]).all():
         raise ConfigError(f"{what} has the same rates for every website, as far as float32 tells, and every decision would be "
                           "worth the same; give rates that differ")  # fmt: skip
     return rates, fingerprint(data, rates.shape)
@@ -57,6 +57,8 @@ def check_rates(rates: np.ndarray, items: int, users: int, lines: Sequence[int] 
         users: of an instance.
         lines: the line of a file that each row is in; by default they are counted from 1.
     """
+    if rates.dtype.kind not in "biuf":
+        raise ConfigError(f"the click rates are {rates.dtype}; give numbers")
     if rates.ndim != 2 or rates.shape[0] < items or rates.shape[1] < users:
         raise ConfigError(f"the click rates have the shape {rates.shape}; give at least {items} rows (websites, --items) and "
                           f"{users} columns (users, --users)")  # fmt: skip

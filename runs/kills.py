@@ -27,7 +27,7 @@ from mbrl_taskmet.runner.command import Parser, check_counts, command
 from mbrl_taskmet.runner.records import read_rows, write_json, write_text
 from mbrl_taskmet.runner.rundir import began
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path("runs/results")
 COMMANDS: dict[str, list[str]] = {
     "agent": ["agents.cartpole", "--method", "mle", "--distractors", "2", "--steps", "4000", "--eval-every", "50",
               "--eval-episodes", "1", "--random-steps", "64", "--batch-size", "32", "--checkpoint-share", "1"],
@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     check_counts(options, "kills")
     with tempfile.TemporaryDirectory() as folder:
         found = kill(options.kills, options.seed, Path(folder))
+    options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / "kills.json", found)
     write_text(options.output / "kills.md", told(found))
     print(told(found))
@@ -65,7 +66,7 @@ def kill(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     undisturbed = {kind: _undisturbed(kind, folder) for kind in COMMANDS}
     moments: Counter[str] = Counter()
     lost: list[dict[str, Any]] = []
-    runs = done = 0
+    runs = killed = done = 0
     while done < kills:
         kind = list(COMMANDS)[runs % len(COMMANDS)]
         whole, seconds = undisturbed[kind]
@@ -80,10 +81,10 @@ def kill(kills: int, seed: int, folder: Path) -> dict[str, Any]:
         if error:
             print(error, file=sys.stderr)
             lost.append({"run": runs, "kind": kind, "kills": times, "error": error})
-        runs, done = runs + 1, done + times
-        print(f"{done} kills, {runs} runs, {runs - len(lost)} identical", file=sys.stderr, flush=True)
+        runs, killed, done = runs + 1, killed + bool(times or error), done + times
+        print(f"{done} kills of {killed} runs, {killed - len(lost)} identical", file=sys.stderr, flush=True)
     return {
-        "kills": done, "seed": seed, "runs": runs, "identical_runs": runs - len(lost),
+        "kills": done, "seed": seed, "runs": killed, "identical_runs": killed - len(lost),
         "kills_of_identical_runs": done - sum(one["kills"] for one in lost), "lost": lost,
         "moments": {name: moments[name] for name in MOMENTS}, "minutes": (time.monotonic() - begin) / 60,
     }  # fmt: skip
@@ -109,10 +110,10 @@ def told(found: dict[str, Any]) -> str:
     """The figures for a reader."""
     lines = "\n".join(f"| {moment} | {count} |" for moment, count in found["moments"].items())
     failures = "".join(f"- {one['kind']}, {one['kills']} kills: {one['error']}\n" for one in found["lost"])
+    counted = f"{found['identical_runs']} of {found['runs']} runs, killed {found['kills']} times in all,"
     return f"""# Kills at random moments
 
-{found["identical_runs"]} of {found["runs"]} runs that were killed without warning ended bit for bit like a run that was never
-killed. There were {found["kills"]} kills in all, {found["kills_of_identical_runs"]} of them in these runs.
+{counted} ended bit for bit like one that never was; {found["kills_of_identical_runs"]} of the kills were in these.
 
 A run is a small agent or decision task. It is killed up to {MOST} times, start-up and resumes included, and started again with
 `--resume` or, where it had not begun, with the same command. Compared are the record and the last checkpoint with the replay,

@@ -27,7 +27,7 @@ from typing import Any
 from mbrl_taskmet.runner.command import cores
 from runs.timing import interleaved
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path("runs/results")
 
 
 def update() -> dict[str, Any]:
@@ -116,6 +116,7 @@ def main(names: list[str]) -> int:
     for name in names or list(PARTS):
         results[name] = PARTS[name]()
         print(name, json.dumps(results[name], indent=2), flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=2) + "\n")
     return 0
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from typing_extensions import override
 
+from mbrl_taskmet.core.safe import magnitude, norm, rounding_of, safe_divide
 from mbrl_taskmet.core.settings import setting
 
 PyTree = Any
@@ -42,47 +43,6 @@ class Solution(NamedTuple):
     value: PyTree
     residual: jax.Array
     products: int
-
-
-@jax.custom_jvp
-def _divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """Division whose derivative squares no denominator: that of a small one would be 0."""
-    return numerator / denominator
-
-
-@_divide.defjvp
-def _(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    quotient = _divide(*primals)
-    return quotient, (tangents[0] - quotient * tangents[1]) / primals[1]
-
-
-def _safe_divide(numerator: jax.Array, denominator: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """numerator / denominator, and 0 with derivatives 0 where it shall not be divided, or else where the denominator is 0."""
-    safe = denominator != 0 if where is None else where
-    return jnp.where(safe, _divide(numerator, jnp.where(safe, denominator, 1.0)), 0.0)
-
-
-def _magnitude(x: Vector) -> jax.Array:
-    """The power of two at the largest |entry|, which rounds nothing that it multiplies or divides; 1 for none, 0 and NaN."""
-    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0.0)
-    known = (largest > 0) & jnp.isfinite(largest)
-    limits = jnp.finfo(x.dtype)
-    exponent = jnp.clip(jnp.frexp(jnp.where(known, largest, 1.0))[1], limits.minexp, -limits.minexp)
-    return jnp.where(known, jnp.ldexp(jnp.ones_like(largest), exponent), 1.0)
-
-
-def _norm(x: Vector) -> jax.Array:
-    """‖x‖, whose square may be out of the number range; its derivative at 0 is 0."""
-    unit = _magnitude(x)
-    y = x / unit
-    square = jnp.sum(y * y)
-    zero = square == 0
-    return jnp.where(zero, 0.0, unit * jnp.sqrt(jnp.where(zero, 1.0, square)))
-
-
-def _rounding(x: Vector) -> float:
-    """The relative size under which a figure that is computed from products with vectors like x may be rounding alone."""
-    return 30 * float(jnp.finfo(x.dtype).eps)
 
 
 def _damping(default: float) -> Any:
@@ -111,7 +71,7 @@ class Solver:
             return ravel_pytree(product(unravel(v)))[0] + self.damping * v
 
         u, residual_norm, products = self.solve(operator, g)
-        return Solution(unravel(u), _safe_divide(residual_norm, _norm(g)), products)
+        return Solution(unravel(u), safe_divide(residual_norm, norm(g)), products)
 
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
         """Return (u, ‖g − operator(u)‖, products) for a flat g of shape (p,)."""
@@ -131,7 +91,7 @@ class Identity(Solver):
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        return g, _norm(g - operator(g)), 0
+        return g, norm(g - operator(g)), 0
 
 
 @dataclass(frozen=True)
@@ -144,21 +104,21 @@ class CG(Iterative):
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        rounding, least, unit = _rounding(g), float(jnp.finfo(g.dtype).tiny), _magnitude(g)
+        rounding, least, unit = rounding_of(g), float(jnp.finfo(g.dtype).tiny), magnitude(g)
         g = g / unit
 
         def step(_: jax.Array, carry: tuple[Vector, Vector, Vector, jax.Array]) -> tuple[Vector, Vector, Vector, jax.Array]:
             u, r, p, size = carry
             hp = operator(p)
             curvature, rr, pp = p @ hp, r @ r, p @ p
-            size = jnp.maximum(size, jax.lax.stop_gradient(_safe_divide(_norm(hp), jnp.sqrt(pp))))
+            size = jnp.maximum(size, jax.lax.stop_gradient(safe_divide(norm(hp), jnp.sqrt(pp))))
             moves = ~((curvature <= rounding * size * pp) | (rr <= least))  # NaN moves on, to be seen
-            length = _safe_divide(rr, curvature, moves)
+            length = safe_divide(rr, curvature, moves)
             u, r = u + length * p, r - length * hp
-            return u, r, jnp.where(moves, r + _safe_divide(r @ r, rr, moves) * p, p), size
+            return u, r, jnp.where(moves, r + safe_divide(r @ r, rr, moves) * p, p), size
 
         u, r, *_ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, g, jnp.zeros_like(unit)))
-        return unit * u, unit * _norm(r), self.steps
+        return unit * u, unit * norm(r), self.steps
 
 
 @dataclass(frozen=True)
@@ -185,25 +145,25 @@ class NormalCG(Iterative):
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        rounding, least, unit = _rounding(g), float(jnp.finfo(g.dtype).tiny), _magnitude(g)
+        rounding, least, unit = rounding_of(g), float(jnp.finfo(g.dtype).tiny), magnitude(g)
         g = g / unit
         s = operator(g)
-        scale = _magnitude(s)
+        scale = magnitude(s)
         s = s / scale
 
         def step(_: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             u, r, s, p, size = carry
             hp = operator(p) / scale
             ss, rr, hphp = s @ s, r @ r, hp @ hp
-            size = jnp.maximum(size, jax.lax.stop_gradient(_safe_divide(hphp, p @ p)))  # of H², at least
+            size = jnp.maximum(size, jax.lax.stop_gradient(safe_divide(hphp, p @ p)))  # of H², at least
             moves = ~((ss <= rounding**2 * size * rr) | (hphp <= least))  # NaN moves on, to be seen
-            length = _safe_divide(ss, hphp, moves)
+            length = safe_divide(ss, hphp, moves)
             u, r = u + length * p, r - length * hp
             s = operator(r) / scale
-            return u, r, s, s + _safe_divide(s @ s, ss, moves) * p, size
+            return u, r, s, s + safe_divide(s @ s, ss, moves) * p, size
 
-        u, r, *_ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, s, s, _safe_divide(s @ s, g @ g)))
-        return unit * u / scale, unit * _norm(r), 2 * self.steps + 1
+        u, r, *_ = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g, s, s, safe_divide(s @ s, g @ g)))
+        return unit * u / scale, unit * norm(r), 2 * self.steps + 1
 
 
 @dataclass(frozen=True)
@@ -221,7 +181,7 @@ class Minres(Iterative):
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
-        rounding, small = _rounding(g), float(jnp.finfo(g.dtype).eps) ** 0.5
+        rounding, small = rounding_of(g), float(jnp.finfo(g.dtype).eps) ** 0.5
 
         def step(i: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             u, (v_old, v), (w_old, w), (c_old, c), (s_old, s), beta, eta, size, basis = carry
@@ -229,7 +189,7 @@ class Minres(Iterative):
             hv = operator(v)
             alpha = v @ hv
             v_new = hv - alpha * v - beta * v_old
-            beta_new = _norm(v_new)
+            beta_new = norm(v_new)
             # What may be rounding: H is `size` at least, and orthogonal vectors have no part in each other
             basis = basis.at[i].set(jax.lax.stop_gradient(v))
             size = jnp.maximum(size, jax.lax.stop_gradient(jnp.maximum(jnp.abs(alpha), beta_new)))
@@ -242,16 +202,16 @@ class Minres(Iterative):
             rho1 = jnp.where(moves, jnp.hypot(jnp.where(moves, rho0, 1.0), beta_new), 0.0)
             rho2 = s * alpha + c_old * c * beta
             rho3 = s_old * beta
-            c_new = _safe_divide(rho0, rho1)
-            s_new = jnp.where(moves, _safe_divide(beta_new, rho1), 1.0)  # H annihilates v: the residual stays
-            w_new = _safe_divide(v - rho3 * w_old - rho2 * w, rho1)
+            c_new = safe_divide(rho0, rho1)
+            s_new = jnp.where(moves, safe_divide(beta_new, rho1), 1.0)  # H annihilates v: the residual stays
+            w_new = safe_divide(v - rho3 * w_old - rho2 * w, rho1)
             u = u + c_new * eta * w_new
-            v_new = _safe_divide(v_new, beta_new)
+            v_new = safe_divide(v_new, beta_new)
             return u, (v, v_new), (w, w_new), (c, c_new), (s, s_new), beta_new, -s_new * eta, size, basis
 
-        zero, norm, basis = jnp.zeros_like(g), _norm(g), jnp.zeros((self.steps, g.size), g.dtype)
-        one, none = jnp.ones_like(norm), jnp.zeros_like(norm)
-        start = (zero, (zero, _safe_divide(g, norm)), (zero, zero), (one, one), (none, none), none, norm, none, basis)
+        zero, length, basis = jnp.zeros_like(g), norm(g), jnp.zeros((self.steps, g.size), g.dtype)
+        one, none = jnp.ones_like(length), jnp.zeros_like(length)
+        start = (zero, (zero, safe_divide(g, length)), (zero, zero), (one, one), (none, none), none, length, none, basis)
         u, _, _, _, _, _, eta, _, _ = jax.lax.fori_loop(0, self.steps, step, start)
         return u, jnp.abs(eta), self.steps
 
@@ -268,9 +228,9 @@ class Dense(Solver):
         matrix = jax.vmap(operator)(jnp.eye(g.size, dtype=g.dtype))
         eigenvalues, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
         cutoff = 10 * g.size * jnp.finfo(g.dtype).eps * jnp.abs(eigenvalues).max()
-        inverse = jnp.where(jnp.abs(eigenvalues) > cutoff, _safe_divide(jnp.ones_like(eigenvalues), eigenvalues), 0.0)
+        inverse = jnp.where(jnp.abs(eigenvalues) > cutoff, safe_divide(jnp.ones_like(eigenvalues), eigenvalues), 0.0)
         u = vectors @ (inverse * (vectors.T @ g))
-        return u, _norm(g - matrix @ u), g.size
+        return u, norm(g - matrix @ u), g.size
 
 
 @dataclass(frozen=True)
@@ -290,7 +250,7 @@ class Neumann(Iterative):
             return u + self.step_size * r, r - self.step_size * operator(r)
 
         u, r = jax.lax.fori_loop(0, self.steps, step, (jnp.zeros_like(g), g))
-        return u, _norm(r), self.steps
+        return u, norm(r), self.steps
 
 
 SOLVERS: dict[str, type[Solver]] = {

@@ -55,7 +55,9 @@ def test_the_reported_residual_is_the_true_one(kind: type[Solver], problem: Prob
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", [Minres, NormalCG])
 @given(rank=st.integers(1, 3), seed=st.integers(0, 2**32 - 1))
-def test_the_residual_of_a_singular_inconsistent_system_is_true(kind: type[Solver], dtype: type, rank: int, seed: int) -> None:
+def test_the_residual_of_a_singular_inconsistent_system_is_true(
+    kind: type[Solver], dtype: type[np.floating], rank: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     vectors, _ = np.linalg.qr(rng.normal(size=(12, 12)))
     eigenvalues = np.zeros(12)

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,17 @@ def test_prices_as_an_array_are_checked_like_those_of_a_file(prices: np.ndarray,
     check_prices(np.ones((900, 5)))
 
 
+def test_rates_as_an_array_are_checked_like_those_of_a_file() -> None:
+    table: Any
+    for table, sentence in (
+        (np.zeros((8, 12)), "every click rate is 0"),
+        (np.ones((8, 12)), "every click rate is 1"),
+        ([["a"] * 12] * 8, "the click rates are <U1; give numbers"),
+        ([0.1, 0.2], "the click rates have the shape (2,)"),
+    ):
+        assert sentence in refusal(partial(Budget, rates=table))
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -182,7 +194,7 @@ def test_what_is_no_regular_file_is_refused_at_once(read: Callable[[str], Any], 
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path / "link", tmp_path, Path("/dev/zero")):
-        assert f"{path} is not a regular file; give a CSV file of" in refusal(lambda path=path: read(str(path)))
+        assert f"{path} is not a regular file; give a CSV file of" in refusal(partial(read, str(path)))
     for text, reason in (("none", "No such file"), ("a\0b", "null byte"), ("x" * 5000, "File name too long")):
         with pytest.raises(ConfigError, match=rf"cannot be read \(.*{reason}.*\); give a CSV file of"):
             read(str(tmp_path / text))
@@ -211,7 +223,12 @@ def test_a_run_goes_on_with_the_file_it_began_with_and_no_other(
     path, place = tmp_path / "data.csv", tmp_path / "run"
     path.write_text(text)
     rows_of = job.rows_of
-    monkeypatch.setattr(job, "rows_of", lambda *args: signal.raise_signal(signal.SIGINT) or rows_of(*args))
+
+    def interrupt(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return rows_of(*args)
+
+    monkeypatch.setattr(job, "rows_of", interrupt)
     assert main([*arguments, flag, str(path), "--steps", "5000", "--logdir", str(tmp_path), "--name", "run"]) == 130
     monkeypatch.setattr(job, "rows_of", rows_of)
     (inputs,) = json.loads((place / "config.json").read_text())["inputs"]

@@ -182,7 +182,7 @@ def test_the_gauss_newton_solver_uses_the_gauss_newton_matrix() -> None:
 @pytest.mark.parametrize(
     "solver", [Dense(), CG(5), NormalCG(5), Minres(5), GaussNewton(5, damping=0.0)], ids=lambda s: type(s).__name__
 )
-def test_the_gradient_has_a_derivative_by_the_cotangent_beyond_exhaustion(solver: Solver, dtype: type) -> None:
+def test_the_gradient_has_a_derivative_by_the_cotangent_beyond_exhaustion(solver: Solver, dtype: type[np.floating]) -> None:
     # min_x ½xᵀHx − pᵀx is at H⁻¹p, so the gradient by p is H⁻¹g. Two unknowns: three of the five steps have nothing left to do.
     h = jnp.array([[2.0, 0.5], [0.5, 1.0]], dtype)
     g, p = jnp.array([0.3, -1.0], dtype), jnp.array([1.0, 2.0], dtype)

@@ -232,7 +232,9 @@ def low_rank(size: int, rank: int, seed: int, definite: bool = False) -> tuple[n
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("kind", KRYLOV)
-def test_the_residual_of_an_exhausted_singular_system_is_the_true_one(kind: type[Iterative], rank: int, dtype: type) -> None:
+def test_the_residual_of_an_exhausted_singular_system_is_the_true_one(
+    kind: type[Iterative], rank: int, dtype: type[np.floating]
+) -> None:
     for seed in range(5):
         h, g = low_rank(12, rank, seed, definite=issubclass(kind, CG))
         solution = solve(kind(5, damping=0.0), h.astype(dtype), g.astype(dtype))
@@ -247,7 +249,7 @@ def test_the_residual_of_an_exhausted_singular_system_is_the_true_one(kind: type
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("steps", [5, 20])
 @pytest.mark.parametrize("kind", KRYLOV)
-def test_the_derivative_beyond_exhaustion_is_the_inverse(kind: type[Iterative], steps: int, dtype: type) -> None:
+def test_the_derivative_beyond_exhaustion_is_the_inverse(kind: type[Iterative], steps: int, dtype: type[np.floating]) -> None:
     solver = kind(steps, damping=0.0)
     for seed in range(4):
         h, g = matrix((1.0, 2.5), seed).astype(dtype), vector(2, seed).astype(dtype)
@@ -260,7 +262,7 @@ def test_the_derivative_beyond_exhaustion_is_the_inverse(kind: type[Iterative], 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", TRUNCATED)
-def test_derivatives_at_a_zero_right_hand_side_are_finite(name: str, dtype: type) -> None:
+def test_derivatives_at_a_zero_right_hand_side_are_finite(name: str, dtype: type[np.floating]) -> None:
     h = matrix(DEFINITE).astype(dtype)
     for at in (np.zeros(6, dtype), np.eye(6, dtype=dtype)[0]):
         of_residual = jax.grad(lambda g: solve(TRUNCATED[name], h, g).residual)(at)
@@ -290,7 +292,7 @@ def test_a_matrix_whose_square_leaves_float32_is_solved_like_any_other(kind: typ
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", TRUNCATED)
-def test_no_solver_passes_through_nan(name: str, dtype: type) -> None:
+def test_no_solver_passes_through_nan(name: str, dtype: type[np.floating]) -> None:
     singular, rank_one = matrix(SINGULAR).astype(dtype), np.outer(vector(6), vector(6)).astype(dtype)
     with jax.debug_nans(True):
         for h in (singular, rank_one, np.zeros((6, 6), dtype)):
