@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +29,10 @@ settings.load_profile("jax")
 def pytest_configure(config: pytest.Config) -> None:
     """Compile quickly rather than well, but for the slow tests: the others' time goes to compiling."""
     jax.config.update("jax_disable_most_optimizations", config.option.markexpr == "not slow")
+    # Started in the background, or under nohup, signals are ignored, also by the processes that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def run(
         if place.began:
             check_extends(directory, settings)
         say(f"{directory}: {settings.names['method']} on {env.name}, {settings.seeds} seed(s), {settings.steps} steps, "
-            f"needs {gigabytes(least)} or more")  # fmt: skip
+            f"needs about {gigabytes(least)}")  # fmt: skip
         begin_record = partial(write_json, directory / "config.json", to_json(settings.names))
         done = drive(_Job(trainer), place, share=checkpoint_share, begin_record=begin_record)
         summary = summarize(settings, done.rows, done.compile_seconds)
