@@ -24,6 +24,7 @@ import numpy as np
 
 from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.rl.settings import Settings, read_saved
+from mbrl_taskmet.runner.records import write_text
 from mbrl_taskmet.runner.rundir import saved_settings, to_json
 from mbrl_taskmet.runner.statistics import iqm, mean, probability_of_improvement, standard_error, stratified_ci95
 from runs.setting import Setting
@@ -46,7 +47,7 @@ def report(settings: Iterable[Setting], results: Results, runs: Runs, output: Pa
         for name, rows in results.items() for row in rows
     ]  # fmt: skip
     write_csv(output / "curves.csv.gz", curves)
-    (output / "runs.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    write_text(output / "runs.json", json.dumps(runs, indent=1) + "\n")
 
 
 def read_runs(logdir: Path, names: Iterable[str]) -> Runs:
@@ -90,7 +91,10 @@ def read_report(output: Path) -> tuple[Results, Runs]:
             row = {"seed": int(line["seed"]), "step": int(line["step"]), "eval/return": value, "train/model_mse_state": error}
             results.setdefault(line["setting"], []).append(row)
     with undamaged(output / "runs.json") as file:
-        return results, dict(json.loads(file.read_text(encoding="utf-8")))
+        runs = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(runs, dict) or not all(isinstance(run, dict) for run in runs.values()):
+            raise ValueError("it is no table of blocks")
+        return results, runs
 
 
 @contextmanager
@@ -100,7 +104,17 @@ def undamaged(path: Path) -> Iterator[Path]:
         yield path
     except ConfigError:
         raise
-    except (OSError, EOFError, zlib.error, KeyError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        csv.Error,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise ConfigError(f"{path} is damaged ({error}); restore it, or give another --output") from error
 
 
@@ -143,9 +157,23 @@ def read_published(name: str) -> list[dict[str, str]]:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The lines of a CSV file, compressed if it ends in .gz."""
+    """The lines of a CSV file, compressed if it ends in .gz.
+
+    Raises:
+        ValueError: it is no file, or a line has too few or too many cells.
+    """
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is no file")
     data = path.read_bytes()
-    return list(csv.DictReader((gzip.decompress(data) if path.suffix == ".gz" else data).decode().splitlines()))
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    lines = list(reader)
+    for line in lines:
+        if None in line or None in line.values():
+            raise ValueError(
+                f"a line has {sum(value is not None for value in line.values())} cells of {len(reader.fieldnames or ())}"
+            )
+    return lines
 
 
 def _line(setting: Setting, results: Results) -> dict[str, Any]:
@@ -193,7 +221,7 @@ def write_table(path: Path, lines: list[dict[str, Any]]) -> None:
     write_csv(path, lines)
     rows = [list(lines[0]), *(line.values() for line in lines)]
     first, *text = ("| " + " | ".join(map(str, row)) + " |\n" for row in rows)
-    path.with_suffix(".md").write_text(first + "|---" * len(lines[0]) + "|\n" + "".join(text), encoding="utf-8")
+    write_text(path.with_suffix(".md"), first + "|---" * len(lines[0]) + "|\n" + "".join(text))
 
 
 def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -203,4 +231,6 @@ def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(lines)
     data = text.getvalue().encode()
-    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    aside = path.with_suffix(path.suffix + ".part")
+    aside.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    aside.replace(path)

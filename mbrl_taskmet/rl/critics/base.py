@@ -12,6 +12,7 @@ from mbrl_taskmet.core.optimizers import Name
 from mbrl_taskmet.core.settings import setting
 from mbrl_taskmet.rl.replay import Transitions
 from mbrl_taskmet.rl.spaces import ActionSpace, Box, Discrete
+from mbrl_taskmet.rl.values import bellman_error, bellman_target
 
 PyTree = Any
 Bootstrap = Any
@@ -63,9 +64,12 @@ class Critic(Protocol):
 
     A method trains its model through `bootstrap`, `predict`, `value`, `target` and `error` alone. The inner loss L_Q and the
     outer one L_task of an update share one bootstrap, so that their difference is the model's and not the noise's.
+
+    Target, error and loss are the same for every critic that derives from this class.
     """
 
     action_space: ActionSpace
+    settings: Any
 
     def init(self, key: jax.Array) -> Any:
         """A new state. `key` is consumed."""
@@ -93,9 +97,13 @@ class Critic(Protocol):
 
     def target(self, bootstrap: Bootstrap, transitions: Transitions) -> Float[Array, " batch"]:
         """r + γ·V(s'), (batch,); differentiable in the transitions' reward and next observation."""
+        value = self.value(bootstrap, transitions.next_observation)
+        return bellman_target(transitions.reward, transitions.terminated, value, self.settings.discount)
 
     def error(self, prediction: Float[Array, "heads batch"], target: Float[Array, " batch"]) -> Float[Array, ""]:
         """The Bellman error of predictions (heads, batch) against targets (batch,), scalar."""
+        return bellman_error(prediction, target, self.settings.head_reduction)
 
     def loss(self, params: PyTree, bootstrap: Bootstrap, transitions: Transitions) -> Float[Array, ""]:
-        """L_task(ω) on real transitions, L_Q(ω, θ) on a model's: `error` of `predict` and `target`, scalar."""
+        """L_task(ω) on real transitions, L_Q(ω, θ) on a model's (paper eqs. 9–10), scalar."""
+        return self.error(self.predict(params, transitions), self.target(bootstrap, transitions))

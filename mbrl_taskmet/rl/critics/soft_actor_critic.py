@@ -24,10 +24,9 @@ from mbrl_taskmet.core import optimizers
 from mbrl_taskmet.core.networks import MLP, apply
 from mbrl_taskmet.core.optimizers import Trained
 from mbrl_taskmet.core.settings import setting
-from mbrl_taskmet.rl.critics.base import CriticSettings
+from mbrl_taskmet.rl.critics.base import Critic, CriticSettings
 from mbrl_taskmet.rl.replay import Transitions
 from mbrl_taskmet.rl.spaces import ActionSpace, Box
-from mbrl_taskmet.rl.values import bellman_error, bellman_target
 
 PyTree = Any
 
@@ -80,7 +79,7 @@ class SoftBootstrap(NamedTuple):
     key: jax.Array  # of the noise in a': the same noise for every batch of the same shape
 
 
-class SoftActorCritic:
+class SoftActorCritic(Critic):
     """Two Q networks of (s, a), regressed to one target, and an actor that is a diagonal normal through tanh.
 
     Actions are vectors in [−1, 1] inside, as models and the replay know them; `act` gives the environment's.
@@ -197,19 +196,6 @@ class SoftActorCritic:
         """
         action = self.mean_action(state.actor.params, jax.lax.stop_gradient(observation))
         return self.action_values(params, observation, action)
-
-    def target(self, bootstrap: SoftBootstrap, transitions: Transitions) -> Float[Array, " batch"]:
-        """r + γ·V(s'), (batch,); differentiable in the transitions' reward and next observation."""
-        value = self.value(bootstrap, transitions.next_observation)
-        return bellman_target(transitions.reward, transitions.terminated, value, self.settings.discount)
-
-    def error(self, prediction: Float[Array, "heads batch"], target: Float[Array, " batch"]) -> Float[Array, ""]:
-        """The Bellman error of predictions (2, batch) against targets (batch,), scalar."""
-        return bellman_error(prediction, target, self.settings.head_reduction)
-
-    def loss(self, params: PyTree, bootstrap: SoftBootstrap, transitions: Transitions) -> Float[Array, ""]:
-        """L_task(ω) on real transitions, L_Q(ω, θ) on the model's."""
-        return self.error(self.predict(params, transitions), self.target(bootstrap, transitions))
 
     def _normal(
         self, actor: PyTree, observation: Float[Array, "*batch n"]

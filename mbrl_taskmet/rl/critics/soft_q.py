@@ -15,10 +15,10 @@ from mbrl_taskmet.core import optimizers
 from mbrl_taskmet.core.networks import MLP, apply
 from mbrl_taskmet.core.optimizers import Trained
 from mbrl_taskmet.core.settings import setting
-from mbrl_taskmet.rl.critics.base import CriticSettings
+from mbrl_taskmet.rl.critics.base import Critic, CriticSettings
 from mbrl_taskmet.rl.replay import Transitions
 from mbrl_taskmet.rl.spaces import ActionSpace, Discrete
-from mbrl_taskmet.rl.values import bellman_error, bellman_target, soft_value
+from mbrl_taskmet.rl.values import soft_value
 
 PyTree = Any
 
@@ -48,7 +48,7 @@ class SoftQState(NamedTuple):
     target_params: PyTree  # ω̄
 
 
-class SoftQ:
+class SoftQ(Critic):
     """Two Q networks regressed to one target; the target takes the smaller target head per action, then the soft value.
 
     Its bootstrap is ω̄: nothing of V(s') is random. With `layer_norm` a value is bounded by the size of the last layer's
@@ -110,16 +110,3 @@ class SoftQ:
     ) -> Float[Array, "heads *batch"]:
         """The soft value of each head, (..., n) → (2, ...)."""
         return soft_value(self.action_values(params, observation), self.settings.temperature)
-
-    def target(self, bootstrap: PyTree, transitions: Transitions) -> Float[Array, " batch"]:
-        """r + γ·V_ω̄(s'), (batch,); differentiable in the transitions' reward and next observation."""
-        value = self.value(bootstrap, transitions.next_observation)
-        return bellman_target(transitions.reward, transitions.terminated, value, self.settings.discount)
-
-    def error(self, prediction: Float[Array, "heads batch"], target: Float[Array, " batch"]) -> Float[Array, ""]:
-        """The Bellman error of predictions (2, batch) against targets (batch,), scalar."""
-        return bellman_error(prediction, target, self.settings.head_reduction)
-
-    def loss(self, params: PyTree, bootstrap: PyTree, transitions: Transitions) -> Float[Array, ""]:
-        """L_task(ω) on real transitions, L_Q(ω, θ) on the model's (paper eqs. 9–10)."""
-        return self.error(self.predict(params, transitions), self.target(bootstrap, transitions))
