@@ -79,8 +79,9 @@ def _made(directory: Path, config: Mapping[str, Any]) -> int | None:
     """Make a directory whole aside, so that nobody sees it without its settings or its lock, and give it its name."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     for left in directory.parent.glob(f"{_ASIDE}*"):  # by a kill in these very milliseconds
-        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has just given it its name
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
     aside = directory.parent / f"{_ASIDE}{secrets.token_hex(8)}"
     aside.mkdir()
     lock = None

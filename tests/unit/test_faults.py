@@ -270,7 +270,7 @@ def test_many_that_claim_one_name_at_once_get_a_directory_each(tmp_path: Path) -
     def start(directory: Path) -> None:
         with claimed(directory, {"format": 2}):
             found.append(directory)
-            together.wait()
+            together.wait(timeout=60)
 
     threads = [threading.Thread(target=in_first_free, args=(tmp_path / "run", False, start)) for _ in range(8)]
     for thread in threads:
