@@ -2,18 +2,34 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agents.command import parse
+from envs.make import DISTURBANCES, ENVIRONMENTS
+from mbrl_taskmet import CRITICS, METHODS, METRICS
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"python -m agents\.cartpole([^\n`#]*)", README)
 
 
-def test_every_python_snippet_runs_after_the_ones_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def registries_as_before() -> Iterator[None]:
+    """Other tests know nothing of what the README registers."""
+    registries: tuple[dict, ...] = (CRITICS, DISTURBANCES, ENVIRONMENTS, METHODS, METRICS)
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+
+
+def test_every_python_snippet_runs_after_the_ones_before_it(
+    registries_as_before: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     names: dict[str, object] = {}
     assert len(SNIPPETS) == 7
     for snippet in SNIPPETS:
