@@ -46,7 +46,8 @@ def main(environment: str | None = None, argv: list[str] | None = None) -> int:
     The exit code is 0, 2 for bad input, and 128 + the signal's number for a run that was stopped: 130 after Ctrl-C.
     """
     request = parse(environment, argv)
-    start_jax(min(request.config.resolve().seeds, cores()))
+    settings = request.config.resolve()
+    start_jax(min(settings.seeds, cores()))
 
     from envs.film import drawing
     from envs.make import make_environment
@@ -54,7 +55,7 @@ def main(environment: str | None = None, argv: list[str] | None = None) -> int:
     from mbrl_taskmet.runner.claim import in_first_free
     from mbrl_taskmet.runner.plotting import drawing as kept_if_not_drawn
 
-    where = request.config.resolve().environment
+    where = settings.environment
     env = make_environment(where.name, where.distractors, where.disturbance)
     if request.film:
         drawing(where.name)  # refuses now what could not be drawn at the end
