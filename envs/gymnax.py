@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +21,17 @@ _STATE_NAMES = {
     "MountainCarContinuous-v0": ("position", "velocity"),
     "Pendulum-v1": ("cos_angle", "sin_angle", "velocity"),
 }
+
+
+TERMINATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "CartPole-v1": lambda s: (jnp.abs(s[0]) > 2.4) | (jnp.abs(s[2]) > 12 * 2 * jnp.pi / 360),
+    # the height of the hand, −cos θ₁ − cos(θ₁ + θ₂)
+    "Acrobot-v1": lambda s: -s[0] - (s[0] * s[2] - s[1] * s[3]) > 1.0,
+    "MountainCar-v0": lambda s: (s[0] >= 0.5) & (s[1] >= 0),
+    "MountainCarContinuous-v0": lambda s: (s[0] >= 0.45) & (s[1] >= 0),
+    "Pendulum-v1": lambda s: jnp.array(False),
+}
+"""Whether an episode has ended by itself in an observation (n,), by name, where the observation tells."""
 
 
 class GymnaxEnvironment(Environment):
@@ -57,6 +69,11 @@ class GymnaxEnvironment(Environment):
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         observation, state = self._env.reset(key, self._params)
         return state, _vector(observation)
+
+    @override
+    def termination(self, observation: jax.Array, action: jax.Array, next_observation: jax.Array) -> jax.Array | None:
+        ended = TERMINATIONS.get(self.name)
+        return None if ended is None else ended(next_observation)
 
     @override
     def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:

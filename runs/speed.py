@@ -4,6 +4,7 @@
     loop     a whole environment step against its bare update
     seeds    8 seeds in one process on 2 cores against two processes of one seed, each on its own core
     start    seconds from the command to the first evaluation, without and with the persistent compilation cache
+    continuous  soft actor-critic's updates on Pendulum-v1, a whole step, and the share of brax
     decision the decision tasks' costly steps, on all cores
     memory   peak memory of 512 distractors, 10 seeds, 200 000 steps, against the prediction
 
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_taskmet.runner.command import cores
+from runs.programs import STEPS, stepping, steps, trainer, updates
 from runs.timing import interleaved
 
 RESULTS = Path("runs/results")
@@ -40,18 +42,47 @@ def update() -> dict[str, Any]:
         "taskmet (normal_cg 10, metric step every time)": {"metric_every": 1, "solver": "normal_cg"},
         "taskmet (gauss_newton 5, metric step every time)": {"metric_every": 1, "solver": "gauss_newton"},
     }
-    programs = {name: _updates(given) for name, given in settings.items()}
+    programs = {name: updates(given) for name, given in settings.items()}
     seconds = interleaved(programs)
     return {
-        name: {"microseconds": 1e6 * value / 400, "ratio to omd": value / seconds["omd"]} for name, value in seconds.items()
+        name: {"microseconds": 1e6 * value / STEPS, "ratio to omd": value / seconds["omd"]} for name, value in seconds.items()
     }
 
 
 def loop() -> dict[str, Any]:
     """A whole environment step against its bare update: one seed, default method, 10 evaluation episodes every 1000 steps."""
-    seconds = interleaved({"update": _updates({}), "step": _steps(1000)})
-    update, step = seconds["update"] / 400, seconds["step"] / 1000
+    seconds = interleaved({"update": updates({}), "step": steps({}, 1000)})
+    update, step = seconds["update"] / STEPS, seconds["step"] / 1000
     return {"update microseconds": 1e6 * update, "step microseconds": 1e6 * step, "ratio": step / update}
+
+
+def continuous() -> dict[str, Any]:
+    """Microseconds with soft actor-critic, one seed, 8 distractors, batch 256, one core: updates, a step, environments."""
+    where = {"name": "Pendulum-v1"}
+    methods: dict[str, dict[str, Any]] = {
+        "omd": {"method": "omd"},
+        "mle": {"method": "mle"},
+        "model_free": {"method": "model_free"},
+        "taskmet (default)": {},
+        "taskmet (metric step every time)": {"metric_every": 1},
+        "taskmet (horizon 4)": {"horizon": 4},
+    }
+    programs = {f"update, {name}": updates(given, **where) for name, given in methods.items()}
+    seconds = interleaved({**programs, "step": steps({}, 1000, **where)})
+    microseconds = {name: 1e6 * value / (1000 if name == "step" else STEPS) for name, value in seconds.items()}
+    base = microseconds["update, taskmet (default)"]
+    brax = {}
+    for name in ("inverted_pendulum", "reacher", "hopper", "halfcheetah"):
+        place: dict[str, Any] = {"name": name, "suite": "brax"}
+        timed = interleaved({"alone": stepping(trainer({}, **place).env, 1000), "agent": steps({}, 1000, **place)})
+        brax[name] = {"environment microseconds": 1e3 * timed["alone"], "step microseconds": 1e3 * timed["agent"],
+                      "share": timed["alone"] / timed["agent"]}  # fmt: skip
+    return {
+        "microseconds": microseconds,
+        "update, taskmet (default) / omd": base / microseconds["update, omd"],
+        "step / update": microseconds["step"] / base,
+        "brax": brax,
+    }
 
 
 def seeds() -> dict[str, Any]:
@@ -88,6 +119,7 @@ def decision() -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "update": update,
     "loop": loop,
+    "continuous": continuous,
     "seeds": seeds,
     "start": start,
     "memory": memory,
@@ -127,60 +159,6 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def _trainer(given: dict[str, Any], seeds: int = 1, distractors: int = 8, steps: int = 8000, eval_every: int = 400) -> Any:
-    from envs.make import make_environment
-    from mbrl_taskmet.rl.make import make_method
-    from mbrl_taskmet.rl.settings import Config
-    from mbrl_taskmet.rl.training import Trainer, resolved
-
-    at_once: dict[str, Any] = {"metric_warmup": 0} if given.get("method", "taskmet") == "taskmet" else {}
-    config = Config(seeds=seeds, steps=steps, eval_every=eval_every, random_steps=400, eval_episodes=10, **given, **at_once)
-    env = make_environment("CartPole-v1", distractors)
-    settings = resolved(env, config)
-    return Trainer(env, make_method(env, settings), settings)
-
-
-def _updates(given: dict[str, Any]) -> Callable[[], None]:
-    """400 bare updates on a batch of random transitions, compiled."""
-    import jax
-    import jax.numpy as jnp
-
-    from mbrl_taskmet.rl.methods import Learner
-    from mbrl_taskmet.rl.replay import Transitions
-
-    method = _trainer(given).method
-    keys = jax.random.split(jax.random.key(0), 4)
-    batch = Transitions(
-        observation=jax.random.normal(keys[0], (256, 12)),
-        action=jax.nn.one_hot(jax.random.randint(keys[1], (256,), 0, 2), 2),
-        reward=jnp.ones(256),
-        terminated=jnp.zeros(256),
-        next_observation=jax.random.normal(keys[2], (256, 12)),
-    )
-    key = jax.random.key(1)  # of which soft Q's losses take nothing
-
-    @jax.jit
-    def run(learner: Learner, batch: Transitions) -> Learner:
-        return jax.lax.scan(lambda x, t: (method.update(x, batch, t, key), None), learner, jnp.arange(400))[0]
-
-    learner = method.init(keys[3])
-    return lambda: jax.block_until_ready(run(learner, batch)) and None
-
-
-def _steps(eval_every: int) -> Callable[[], None]:
-    """A chunk of `eval_every` environment steps after the random ones, with its evaluation."""
-    import jax
-
-    trainer = _trainer({}, eval_every=eval_every, steps=8000)
-    state = [trainer.init()]
-
-    def run() -> None:
-        carry, _ = trainer.chunk(state.pop(), 4000)
-        state.append(jax.block_until_ready(carry))
-
-    return run
-
-
 def _child(function: str, seeds: int, core: int | None) -> subprocess.Popen[str]:
     pin = f"import os; os.sched_setaffinity(0, {{{core}}}); " if core is not None else ""
     code = f"{pin}from runs import speed; speed.{function}({seeds})"
@@ -199,9 +177,9 @@ def seeds_child(count: int) -> None:
     import jax
 
     jax.config.update("jax_num_cpu_devices", min(count, cores()))
-    trainer = _trainer({}, seeds=count, steps=8000, eval_every=1000)
+    timed = trainer({}, seeds=count, steps=8000, eval_every=1000)
     speeds, last = [], time.perf_counter()
-    for _ in trainer.run(trainer.init()):
+    for _ in timed.run(timed.init()):
         now = time.perf_counter()
         speeds.append(count * 1000 / (now - last))
         last = now
@@ -227,13 +205,13 @@ def memory_child(count: int) -> None:
     from mbrl_taskmet.runner.memory import required_bytes
 
     jax.config.update("jax_num_cpu_devices", min(count, cores()))
-    trainer = _trainer({}, seeds=count, distractors=512, steps=200_000, eval_every=500)
-    carry = trainer.init()
+    timed = trainer({}, seeds=count, distractors=512, steps=200_000, eval_every=500)
+    carry = timed.init()
     for chunk in range(2):
-        carry, _ = trainer.chunk(carry, 500 * chunk)
+        carry, _ = timed.chunk(carry, 500 * chunk)
     jax.block_until_ready(carry)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps([peak, required_bytes(trainer)]))
+    print(json.dumps([peak, required_bytes(timed)]))
 
 
 def _first_evaluation(folder: str, name: str) -> float:

@@ -17,14 +17,26 @@ from jax.flatten_util import ravel_pytree
 from mbrl_taskmet.core.metric import INPUTS, METRICS, Metric
 from mbrl_taskmet.core.optimizers import Trained
 from mbrl_taskmet.rl.critics import SoftQ, SoftQSettings
+from mbrl_taskmet.rl.critics.soft_q import SoftQBootstrap
+from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.methods import Learner, Method, MethodSettings
 from mbrl_taskmet.rl.methods.taskmet import TaskMet, TaskMetSettings
 from mbrl_taskmet.rl.model import Model, ModelParams
 from mbrl_taskmet.rl.replay import Transitions
-from mbrl_taskmet.rl.spaces import Discrete
+from mbrl_taskmet.rl.spaces import ActionSpace, Discrete
 
 PyTree = Any
 N, M, BATCH, LR, TAU = 2, 2, 32, 0.1, 0.2
+
+
+class Sizes(Environment):
+    """An environment's sizes alone."""
+
+    def __init__(self, observation_size: int, action_space: ActionSpace):
+        self.state_names, self.action_space = ("x",) * observation_size, action_space
+
+
+SIZES = Sizes(N, Discrete(M))
 
 # Linear heads: ω* is a linear regression. A warm temperature keeps third derivatives, and so differencing errors, small.
 CRITIC_SETTINGS = SoftQSettings(
@@ -40,6 +52,7 @@ def make_critic(settings: SoftQSettings = CRITIC_SETTINGS) -> SoftQ:
 
 
 CRITIC = make_critic()
+KEY = jax.random.key(0)
 
 
 class Mixing(Model):
@@ -71,6 +84,11 @@ class DescendingTaskMet(TaskMetSettings):
         return optax.sgd(LR)
 
 
+def bootstrap_of(learner: Learner) -> SoftQBootstrap:
+    """What the critic's losses of an update take; nothing is drawn from its key where rollouts have one step."""
+    return CRITIC.bootstrap(learner.critic, KEY)
+
+
 def draw(tree: PyTree, seed: int, mean: float = 0.0, scale: float = 1.0) -> PyTree:
     """Normal numbers in the shapes of `tree`, in the default precision: parameters at no special point."""
     normal = np.random.default_rng(seed).normal
@@ -79,7 +97,7 @@ def draw(tree: PyTree, seed: int, mean: float = 0.0, scale: float = 1.0) -> PyTr
 
 def make(settings: MethodSettings, model: Model | None = None, critic: SoftQ = CRITIC) -> Any:
     """A method whose steps are plain gradient descent, of `Mixing` unless another model is given."""
-    return dataclasses.replace(settings.make(N, M, critic), model=Mixing() if model is None else model)
+    return dataclasses.replace(settings.make(SIZES, critic), model=Mixing() if model is None else model)
 
 
 def make_taskmet(metric: Metric, **parts: Any) -> TaskMet:
@@ -154,5 +172,6 @@ def task_loss(target_params: PyTree, theta: ModelParams, batch: Transitions) -> 
         reward=Mixing().reward(theta.reward, batch.observation, batch.action),
         next_observation=Mixing().next_observation(theta.dynamics, batch.observation, batch.action),
     )
-    omega = newton(lambda omega: jax.grad(CRITIC.loss)(omega, target_params, imagined), target_params, steps=2)
-    return CRITIC.loss(omega, target_params, batch), omega
+    bootstrap = SoftQBootstrap(target_params, KEY)
+    omega = newton(lambda omega: jax.grad(CRITIC.loss)(omega, bootstrap, imagined), target_params, steps=2)
+    return CRITIC.loss(omega, bootstrap, batch), omega

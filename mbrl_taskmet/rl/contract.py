@@ -81,6 +81,22 @@ def called(env: Any, function: str, parts: tuple[str, ...], *args: Any) -> tuple
     return tuple(given)
 
 
+def ended(env: Any, *args: Any) -> jax.Array | None:
+    """What `env`'s termination tells of a step, as a bool (), or None.
+
+    Raises:
+        UnsupportedEnvironment: it raises an error, or gives something else.
+    """
+    where = f"{type(env).__name__}.termination"
+    try:
+        given = env.termination(*args)
+    except UnsupportedEnvironment:
+        raise
+    except Exception as error:  # code of the user's
+        raise failed(where, error) from error
+    return None if given is None else truth(given, where)
+
+
 def failed(where: str, error: Exception) -> UnsupportedEnvironment:
     """The refusal of a function that raises an error."""
     return UnsupportedEnvironment(

@@ -7,6 +7,7 @@ the steps, cuts an episode at its limit and starts the next. `check_environment`
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,6 +22,8 @@ from mbrl_taskmet.rl.contract import UnsupportedEnvironment as UnsupportedEnviro
 from mbrl_taskmet.rl.spaces import ActionSpace
 
 State = Any
+Termination = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""(observation (..., n), action vector (..., m), next observation (..., n)) → bool (...)."""
 _TRANSITION = ("state", "observation", "reward", "terminated", "truncated")
 
 
@@ -79,6 +82,24 @@ class Environment:
         """One step without any reset: (state, observation, reward, terminated, truncated). `key` is consumed."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it moves")
 
+    def termination(self, observation: jax.Array, action: jax.Array, next_observation: jax.Array) -> jax.Array | None:
+        """Whether a step ends the episode by itself, bool (), from what is observed; None where that does not tell.
+
+        Rollouts of a model then end as the environment does; without it, the model learns when they end. Observations are
+        (n,) and in the environment's units, `action` is as `transition` takes it.
+        """
+        return None
+
+    def known_termination(self) -> Termination | None:
+        """`termination` of any number of observations (..., n) and action vectors (..., m), or None if it is not known."""
+
+        def one(observation: jax.Array, vector: jax.Array, following: jax.Array) -> jax.Array | None:
+            return contract.ended(self, observation, self.action_space.decode(vector), following)
+
+        observation, action = jnp.zeros(self.observation_size), jnp.zeros(self.action_space.size)
+        known = jax.eval_shape(one, observation, action, observation) is not None
+        return jnp.vectorize(one, signature="(n),(m),(n)->()") if known else None
+
     def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
         """One step, and a reset where it ended the episode. `key` is consumed; `action` is one of `action_space`.
 
@@ -111,6 +132,10 @@ class Episodic(Environment):
     @override
     def observation_size(self) -> int:
         return self.env.observation_size
+
+    @override
+    def termination(self, observation: jax.Array, action: jax.Array, next_observation: jax.Array) -> jax.Array | None:
+        return contract.ended(self.env, observation, action, next_observation)
 
     @override
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
@@ -175,6 +200,12 @@ class Wrapper(Environment):
         return self.env.observation_size
 
     @override
+    def termination(self, observation: jax.Array, action: jax.Array, next_observation: jax.Array) -> jax.Array | None:
+        """The wrapped environment's, which sees its own part of the observations, the first."""
+        own = slice(self.env.observation_size)
+        return self.env.termination(observation[own], action, next_observation[own])
+
+    @override
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         """Start an episode of the wrapped environment."""
         return self.env.reset(key)
@@ -218,6 +249,7 @@ def check_environment(env: Environment) -> Environment:
     except Exception as error:  # code of the user's
         raise contract.failed(f"{who}'s reset or step", error) from error
     contract.check_same(who, state, after, ("reset", "step"))
+    env.known_termination()
     real, flag = jnp.result_type(float).name, "bool[]"
     vector = f"{real}[{env.observation_size}]"
     given = {"reset's observation": observation, **{f"step's {name}": array for name, array in step._asdict().items()}}

@@ -1,4 +1,4 @@
-"""From settings to a method: networks for the sizes of an environment."""
+"""From settings to a method: networks for an environment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from mbrl_taskmet.rl.settings import Settings
 
 
 def make_method(env: Environment, settings: Settings) -> Method:
-    """The method that `settings` describe, for the sizes of `env`."""
+    """The method that `settings` describe, for `env`."""
     critic = settings.critic.make(env.observation_size, env.action_space)
-    return settings.method.make(env.observation_size, env.action_space.size, critic)
+    return settings.method.make(env, critic)

@@ -43,3 +43,8 @@ def deviation(moments: Moments) -> Float[Array, " n"]:
 def normalize(moments: Moments, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     """(observation − mean) / deviation, (..., n)."""
     return (observation - moments.mean) / deviation(moments)
+
+
+def denormalize(moments: Moments, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+    """The inverse of `normalize`."""
+    return observation * deviation(moments) + moments.mean

@@ -31,6 +31,7 @@ class Settings:
     seeds: int = setting(1, "number of seeds, trained side by side", low=1)
     seed: int = setting(0, "number of the first seed", low=0)
     normalize_observations: bool = setting(True, "let networks and metric see observations in running standard deviations")
+    reward_scale: float = setting(1.0, "factor on the rewards that are learned from; returns are reported without it", above=0)
     random_steps: int = setting(1000, "environment steps of random actions, without updates, at the start", low=1)
     batch_size: int = setting(256, "transitions in the batch of an update", low=1)
     replay_capacity: int | None = setting(None, "environment steps kept for replay; all of them by default", low=1)
@@ -113,7 +114,7 @@ class Config:
         given = {**self.given, "critic": critic}
         preset = PRESETS.get(str(given.get("preset") or "default"), PRESETS["default"])
         noise, method = given.get("distractors") or 0, str(given.get("method") or "taskmet")
-        return resolve(Settings, given, preset.for_run(method, noisy=noise != 0))
+        return resolve(Settings, given, preset.for_run(method, str(critic), noisy=noise != 0))
 
 
 def read_saved(saved: Mapping[str, Any]) -> Settings:

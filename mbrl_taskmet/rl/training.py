@@ -238,8 +238,9 @@ class Trainer:
         blindly = step < settings.random_steps
         action = self.method.act(carry.learner, act_key, carry.observation, explore=True, random=blindly)
         env_state, result = self.env.step(env_key, carry.env_state, action)
+        reward = settings.reward_scale * result.reward
         buffer = replay.add(
-            carry.replay, step, self.env.action_space.encode(action), result.reward, result.terminated, result.truncated,
+            carry.replay, step, self.env.action_space.encode(action), reward, result.terminated, result.truncated,
             result.next_observation, result.observation,
         )  # fmt: skip
         carry = carry._replace(env_state=env_state, observation=result.observation, replay=buffer)

@@ -320,7 +320,7 @@ def test_what_does_nothing_for_a_method_is_refused_and_the_method_it_is_for_name
     owners = "taskmet"
     if name in ("critic_solver", "critic_solver_steps", "critic_damping"):
         owners = "omd or taskmet"
-    if name in ("model_hidden", "model_optimizer", "model_lr", "model_sparsity"):
+    if name.startswith("model_") or name == "horizon":
         owners = "mle or omd or taskmet or vep or vagram or itervaml"
     value = FULL[name]
     with pytest.raises(ConfigError) as refused:

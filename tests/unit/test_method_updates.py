@@ -27,10 +27,11 @@ from tests.small_problem import (
     CRITIC,
     CRITIC_SETTINGS,
     LR,
+    SIZES,
     TAU,
-    M,
     Mixing,
     N,
+    bootstrap_of,
     make,
     make_critic,
     make_metric,
@@ -66,7 +67,7 @@ def descend(params: PyTree, gradient: PyTree) -> PyTree:
 
 def critic_and_target_step(method: Method, learner: Learner, theta: ModelParams, batch: Transitions) -> tuple[PyTree, PyTree]:
     """ω' along L_Q(·, θ) at the old ω̄, then ω̄' towards ω'."""
-    gradient = jax.grad(CRITIC.loss)(learner.critic.params, learner.critic.target_params, method.imagine(theta, batch))
+    gradient = jax.grad(CRITIC.loss)(learner.critic.params, bootstrap_of(learner), method.imagine(theta, batch))
     omega = descend(learner.critic.params, gradient)
     return omega, jax.tree.map(lambda new, old: TAU * new + (1 - TAU) * old, omega, learner.critic.target_params)
 
@@ -225,18 +226,18 @@ def test_vagram_is_itervaml_linearised_where_the_heads_agree(x64: None) -> None:
         near = batch._replace(next_observation=exact - shift)
         weighted = jnp.mean(jnp.sum(vagram.metric(learner, near) * shift**2, axis=-1))
         # the next term of the expansion is smaller by the shift, 1e-4
-        np.testing.assert_allclose(itervaml.loss(dynamics, head, near), weighted, rtol=1e-2)
+        np.testing.assert_allclose(itervaml.loss(dynamics, bootstrap_of(learner), near), weighted, rtol=1e-2)
 
 
 def test_model_free_trains_the_critic_on_the_data_and_has_no_model(x64: None) -> None:
     adam, critic = optax.adam(LR), make_critic()
     critic.optimizer = adam
-    method = ModelFreeSettings().make(N, M, critic)
+    method = ModelFreeSettings().make(SIZES, critic)
     _, batch = start(make(MLESettings()))
     learner = jax.jit(method.init)(jax.random.key(0))
     assert jax.tree.leaves(learner.model.params) == []
     assert jnp.all(jnp.isnan(method.prediction_error(learner.model.params.dynamics, batch)))
-    gradient = jax.grad(CRITIC.loss)(learner.critic.params, learner.critic.target_params, batch)
+    gradient = jax.grad(CRITIC.loss)(learner.critic.params, bootstrap_of(learner), batch)
     updates, _ = adam.update(gradient, learner.critic.opt_state)
     new = update(method, learner, batch)
     omega = optax.apply_updates(learner.critic.params, updates)

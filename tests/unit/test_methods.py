@@ -26,8 +26,10 @@ from tests.small_problem import (
     CRITIC,
     CRITIC_SETTINGS,
     LR,
+    SIZES,
     M,
     N,
+    bootstrap_of,
     make,
     make_critic,
     make_metric,
@@ -115,10 +117,10 @@ def test_the_identity_gives_minus_the_derivative_of_the_two_critic_gradients_pro
     model.optimizer = optax.sgd(LR)
     method = make(OMDSettings(), model)
     learner, batch = start(method)
-    omega, target_params = learner.critic.params, learner.critic.target_params
+    omega = learner.critic.params
 
     def product(theta: ModelParams) -> jax.Array:
-        real, imagined = (jax.grad(CRITIC.loss)(omega, target_params, b) for b in (batch, method.imagine(theta, batch)))
+        real, imagined = (jax.grad(CRITIC.loss)(omega, bootstrap_of(learner), b) for b in (batch, method.imagine(theta, batch)))
         return ravel_pytree(real)[0] @ ravel_pytree(imagined)[0]
 
     truth = jax.jit(jax.grad(lambda theta: -product(theta)))(learner.model.params)
@@ -129,7 +131,7 @@ def test_the_identity_gives_minus_the_derivative_of_the_two_critic_gradients_pro
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
 @pytest.mark.parametrize("name", METHODS)
 def test_an_update_gives_back_the_types_it_was_given_in_the_default_precision(name: str, precision: type) -> None:
-    built = METHODS[name]().make(N, M, SoftQSettings().make(N, Discrete(M)))  # the optimisers of a run
+    built = METHODS[name]().make(SIZES, SoftQSettings().make(N, Discrete(M)))  # the optimisers of a run
     with jax.enable_x64(precision == np.float64):
         learner = jax.eval_shape(built.init, jax.random.key(0))
         batch = jax.eval_shape(lambda: start(make(MLESettings()))[1])

@@ -18,7 +18,7 @@ from mbrl_taskmet.rl.critics.soft_q import SoftQSettings
 from mbrl_taskmet.rl.methods.mle import MLESettings
 from mbrl_taskmet.rl.methods.omd import OMDSettings
 from mbrl_taskmet.rl.spaces import Box, Discrete
-from tests.small_problem import CRITIC, M, N, make, make_metric, make_taskmet, start
+from tests.small_problem import CRITIC, M, N, bootstrap_of, make, make_metric, make_taskmet, start
 
 PyTree = Any
 KEY = jax.random.key(9)
@@ -44,9 +44,8 @@ def test_a_critic_of_first_steps_moves_by_the_sign_of_its_gradient_every_time(x6
     method = make(OMDSettings(), critic=settings.make(N, Discrete(M)))
     learner, batch = start(make(MLESettings(), critic=method.critic))
     for _ in range(2):
-        gradient = jax.grad(method.critic.loss)(
-            learner.critic.params, learner.critic.target_params, method.imagine(learner.model.params, batch)
-        )
+        imagined = method.imagine(learner.model.params, batch)
+        gradient = jax.grad(method.critic.loss)(learner.critic.params, bootstrap_of(learner), imagined)
         new = jax.jit(method.update)(learner, batch, jnp.int32(0), KEY)
         expected = jax.tree.map(lambda p, g: p - 3e-4 * g / (jnp.abs(g) + 1e-8), learner.critic.params, gradient)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), new.critic.params, expected)
@@ -94,7 +93,7 @@ def test_few_iterations_run_on_the_reward_networks_block_too(
 
     # the outer gradient of both parts, by OMD's formula with the identity
     def product(theta: PyTree) -> jax.Array:
-        losses = [jax.grad(CRITIC.loss)(learner.critic.params, learner.critic.target_params, b)
+        losses = [jax.grad(CRITIC.loss)(learner.critic.params, bootstrap_of(learner), b)
                   for b in (batch, method.imagine(theta, batch))]  # fmt: skip
         return -sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, losses), strict=True))
 

@@ -16,6 +16,7 @@ from mbrl_taskmet.core.linear_solve import SOLVERS, Identity, Operator, Vector
 from mbrl_taskmet.core.metric import METRICS, Diagonal, Metric
 from mbrl_taskmet.core.settings import ConfigError, setting
 from mbrl_taskmet.rl.critics import CRITICS, Critic, SoftQ, SoftQSettings
+from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.methods import METHODS
 from mbrl_taskmet.rl.methods.mle import MLE, MLESettings
@@ -160,8 +161,8 @@ def test_one_more_method_is_its_class_and_a_line_in_the_registry(monkeypatch: An
 
         rate: float = setting(0.5, "share that is forgotten", flag="forget_rate", low=0, high=1)
 
-        def make(self, observation_size: int, action_size: int, critic: Critic) -> Twice:
-            return Twice(self, self.model.make(observation_size, action_size), critic)
+        def make(self, env: Environment, critic: Critic) -> Twice:
+            return Twice(self, self.model.make(env), critic)
 
     monkeypatch.setitem(METHODS, "twice", TwiceSettings)
     assert "model_free, twice (default: taskmet)" in words()

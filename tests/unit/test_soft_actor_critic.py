@@ -25,6 +25,7 @@ from mbrl_taskmet.rl.model import Model, ModelParams, ModelSettings
 from mbrl_taskmet.rl.replay import Transitions
 from mbrl_taskmet.rl.settings import Config
 from mbrl_taskmet.rl.spaces import Box, Discrete
+from tests.small_problem import Sizes
 
 PyTree = Any
 N, M, BATCH, LR = 2, 2, 24, 0.1
@@ -131,7 +132,7 @@ def test_one_bootstrap_gives_both_losses_of_an_update_the_same_noise() -> None:
 
 
 def test_an_update_moves_the_critic_its_average_the_actor_and_the_temperature_in_this_order(x64: None) -> None:
-    critic = make(target_entropy=-0.7)
+    critic = make(target_entropy=-0.7 / M)
     critic.optimizer = critic.actor_optimizer = critic.temperature_optimizer = optax.sgd(LR)  # Adam's first step hides sizes
     state, imagined, real = start(critic), batch(1), batch(2)
     bootstrap_key, actor_key = jax.random.split(KEY)
@@ -153,7 +154,7 @@ def test_an_update_moves_the_critic_its_average_the_actor_and_the_temperature_in
         log_temperature = jnp.log(0.5) - LR * 0.5 * (entropy + 0.7)
         return omega, average, descend(psi, jax.grad(actor_loss)(psi)), log_temperature
 
-    new = jax.jit(critic.update)(state, imagined, real, KEY)
+    new = jax.jit(critic.update)(state, critic.bootstrap(state, bootstrap_key), imagined, real, actor_key)
     assert_close((new.params, new.target_params, new.actor.params, new.log_temperature.params), expected())
 
 
@@ -162,7 +163,7 @@ def test_the_temperature_follows_the_entropy_unless_its_rate_is_0() -> None:
     for rate, target, sign in [(0.1, 50.0, 1), (0.1, -50.0, -1), (0.0, 50.0, 0)]:
         critic = make(layers=0, temperature_lr=rate, target_entropy=target)
         state = start(critic)
-        new = jax.jit(critic.update)(state, batch(), batch(), KEY)
+        new = jax.jit(critic.update)(state, critic.bootstrap(state, OTHER_KEY), batch(), batch(), KEY)
         assert np.sign(new.log_temperature.params - state.log_temperature.params) == sign
 
 
@@ -193,7 +194,7 @@ def test_an_actor_at_the_bounds_stays_finite(mean: float, log_std: float) -> Non
     bias = jnp.array([mean] * M + [log_std] * M)
     actor = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if leaf.ndim == 2 else bias, state.actor.params)
     state = state._replace(actor=state.actor._replace(params=actor))
-    new = jax.jit(critic.update)(state, batch(), batch(), KEY)
+    new = jax.jit(critic.update)(state, critic.bootstrap(state, OTHER_KEY), batch(), batch(), KEY)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new))
     assert jnp.isfinite(jax.jit(critic.target)(critic.bootstrap(state, KEY), batch())).all()
 
@@ -203,7 +204,7 @@ def test_an_update_gives_back_the_types_it_was_given_in_the_default_precision(pr
     critic = SoftActorCriticSettings().make(N, SPACE)
     with jax.enable_x64(precision == np.float64):
         state = jax.eval_shape(critic.init, jax.random.key(0))
-        new = jax.eval_shape(critic.update, state, batch(), batch(), KEY)
+        new = jax.eval_shape(critic.update, state, critic.bootstrap(state, OTHER_KEY), batch(), batch(), KEY)
         action = jax.eval_shape(critic.act, state, KEY, batch().observation[0], True)
     # otherwise a chunk compiles again for its own output
     types = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), (state, new))
@@ -215,7 +216,7 @@ def test_an_update_gives_back_the_types_it_was_given_in_the_default_precision(pr
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_updates_through_this_critic(name: str) -> None:
     small = {"model": ModelSettings(hidden=3)} if name != "model_free" else {}
-    method = METHODS[name](**small, **({"metric_warmup": 0} if name == "taskmet" else {})).make(N, M, make())
+    method = METHODS[name](**small, **({"metric_warmup": 0} if name == "taskmet" else {})).make(Sizes(N, SPACE), make())
     learner = method.init(jax.random.key(0))
     new = jax.jit(method.update)(learner, batch(), jnp.int32(0), KEY)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new))

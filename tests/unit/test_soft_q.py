@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mbrl_taskmet.rl.critics import SoftQ, SoftQSettings
-from mbrl_taskmet.rl.critics.soft_q import SoftQState
+from mbrl_taskmet.rl.critics.soft_q import SoftQBootstrap, SoftQState
 from mbrl_taskmet.rl.replay import Transitions
 from mbrl_taskmet.rl.spaces import Discrete
 
@@ -26,7 +26,8 @@ def linear(**settings: Any) -> SoftQ:
 
 
 CRITIC = linear()
-start, target = jax.jit(CRITIC.init), jax.jit(CRITIC.target)
+start = jax.jit(CRITIC.init)
+target = jax.jit(lambda params, steps: CRITIC.target(SoftQBootstrap(params, jax.random.key(0)), steps))
 
 
 def init(key: jax.Array) -> Any:
@@ -87,7 +88,9 @@ def test_a_prediction_is_the_value_of_the_action_taken_by_both_heads() -> None:
 def test_the_loss_is_the_squared_bellman_error_of_both_heads() -> None:
     steps, target_params = batch(), init(jax.random.key(2))
     y = np.array(target(target_params, steps))
-    loss = jax.jit(CRITIC.loss)(constant([1.0] * ACTIONS, [2.0] * ACTIONS), target_params, steps)
+    loss = jax.jit(CRITIC.loss)(
+        constant([1.0] * ACTIONS, [2.0] * ACTIONS), SoftQBootstrap(target_params, jax.random.key(0)), steps
+    )
     assert loss == pytest.approx(np.mean((1 - y) ** 2) + np.mean((2 - y) ** 2), rel=1e-5)  # float32
 
 

@@ -28,6 +28,10 @@ class CriticSettings:
 
     hidden: int = setting(32, "units in each of the Q network's two hidden layers", flag="q_hidden", low=1)
     layer_norm: bool = setting(True, "normalise the units of the Q network's hidden layers", flag="q_layer_norm", before=False)
+    output_scale: float = setting(
+        0.01, "scale of the orthogonal weights that the critic's last layers start with, an actor's too", flag="q_output_scale",
+        above=0,
+    )  # fmt: skip
     sparsity: float = setting(
         0.1, "how fast what joins the Q network to an input goes to 0, where it is small, in learning rates per update",
         flag="q_sparsity", low=0, before=0.0,
@@ -62,8 +66,8 @@ class CriticState(Protocol):
 class Critic(Protocol):
     """What values actions and chooses them. Everything of a critic is its own: ω, ω̄, optimisers, τ, exploration, an actor.
 
-    A method trains its model through `bootstrap`, `predict`, `value`, `target` and `error` alone. The inner loss L_Q and the
-    outer one L_task of an update share one bootstrap, so that their difference is the model's and not the noise's.
+    A method trains its model through `bootstrap`, `follow`, `predict`, `value`, `target` and `error` alone. The inner loss L_Q
+    and the outer one L_task of an update share one bootstrap, so that their difference is the model's and not the noise's.
 
     Target, error and loss are the same for every critic that derives from this class.
     """
@@ -74,8 +78,11 @@ class Critic(Protocol):
     def init(self, key: jax.Array) -> Any:
         """A new state. `key` is consumed."""
 
-    def update(self, state: Any, imagined: Transitions, real: Transitions, key: jax.Array) -> Any:
-        """One step of everything that is learned: ω on the imagined transitions, ω̄, then what acts, on the real ones."""
+    def update(self, state: Any, bootstrap: Bootstrap, imagined: Transitions, real: Transitions, key: jax.Array) -> Any:
+        """One step of everything that is learned: ω on the imagined transitions, ω̄, then what acts, on the real ones.
+
+        `bootstrap` is that of `state`, which the transitions were imagined with. `key` is consumed.
+        """
 
     def act(
         self, state: Any, key: jax.Array, observation: jax.Array,
@@ -84,7 +91,15 @@ class Critic(Protocol):
         """An action for one observation (n,): the best known, an exploring one, or one chosen blindly. `key` is consumed."""
 
     def bootstrap(self, state: Any, key: jax.Array) -> Bootstrap:
-        """What V(s') is made of: ω̄, and for an actor the noise of its actions. `key` is consumed."""
+        """What V(s') is made of: ω̄, an actor, and the noise of imagined actions. `key` is consumed."""
+
+    def follow(
+        self, bootstrap: Bootstrap, observation: Float[Array, "*batch n"], step: int
+    ) -> tuple[Float[Array, "*batch m"], Float[Array, "*batch"]]:
+        """Action vectors a ~ π(·|s) at step `step` of a rollout, and their entropy bonus −α log π(a|s), both constant.
+
+        (..., n) → (..., m), (...). π is the policy of V: V(s) = E [Q_ω̄(s, a) − α log π(a|s)].
+        """
 
     def predict(self, params: PyTree, transitions: Transitions) -> Float[Array, "heads batch"]:
         """Q_ω(s, a) of every head, (heads, batch); differentiable in ω."""

@@ -5,8 +5,9 @@
     ψ ← Adam on E [α ℓ − min_k Q_ωk(s, a)],    a, ℓ from π_ψ(·|s)      at the new ω, on real observations
     log α ← Adam on α·(H − H̄),    H = −E ℓ                             of the actions of the line before
 
-As OMD trains its model (Nikishin et al. 2022, HalfCheetah): what is differentiated in an imagined ŝ' is Q alone, neither a' nor
-ℓ' (their public code stops both). Published there: H̄ = −m/2, and one random key for two uses, which is not so here.
+As OMD trains its model (Nikishin et al. 2022, HalfCheetah): what is differentiated in an imagined ŝ' is Q alone, neither a'
+nor ℓ' (their public code stops both). Published there: H̄ = −m/2 (`target_entropy` −½), and one random key for two uses, which
+is not so here.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ LOG_STD = (-10.0, 2.0)
 
 @dataclass(frozen=True, kw_only=True)
 class SoftActorCriticSettings(CriticSettings):
-    """Soft actor-critic; actions are drawn from the actor while training, and are its mean in evaluations."""
+    """Soft actor-critic; actions are drawn from the actor while training, and are by default its mean in evaluations."""
 
     acts_in: ClassVar = Box
 
@@ -51,9 +52,10 @@ class SoftActorCriticSettings(CriticSettings):
         1e-3, "Adam learning rate of log α, per update; 0: α stays. Learned, α adapts to the scale of the rewards, so these "
         "need no scaling", low=0,
     )  # fmt: skip
-    target_entropy: float | None = setting(
-        None, "entropy that α is learned for, of actions scaled to [-1, 1]; minus the number of their dimensions by default"
+    target_entropy: float = setting(
+        -1.0, "entropy that α is learned for, per dimension of an action, which is scaled to [-1, 1]"
     )
+    deterministic_evaluation: bool = setting(True, "act by the actor's mean in evaluations; else as it does in training")
 
     @override
     def make(self, observation_size: int, action_space: ActionSpace) -> SoftActorCritic:
@@ -76,7 +78,7 @@ class SoftBootstrap(NamedTuple):
     target_params: PyTree  # ω̄
     actor: PyTree  # ψ
     log_temperature: jax.Array  # ()
-    key: jax.Array  # of the noise in a': the same noise for every batch of the same shape
+    key: jax.Array  # of the noise in imagined actions: the same noise for every batch of the same shape
 
 
 class SoftActorCritic(Critic):
@@ -90,10 +92,9 @@ class SoftActorCritic(Critic):
         self.optimizer = optimizers.critic_optimizer(settings.optimizer, settings.lr, settings.sparsity)
         self.actor_optimizer = optax.adam(settings.actor_lr)
         self.temperature_optimizer = optax.adam(settings.temperature_lr)
-        given = settings.target_entropy
-        self.target_entropy = -float(action_space.size) if given is None else given
-        self._network = MLP((settings.hidden,) * layers, 1, layer_norm=settings.layer_norm)
-        self._actor = MLP((settings.actor_hidden,) * layers, 2 * action_space.size)
+        self.target_entropy = settings.target_entropy * action_space.size
+        self._network = MLP((settings.hidden,) * layers, 1, settings.output_scale, settings.layer_norm)
+        self._actor = MLP((settings.actor_hidden,) * layers, 2 * action_space.size, settings.output_scale)
 
     def init(self, key: jax.Array) -> SoftActorCriticState:
         """New heads and a new actor, whose actions are about tanh of N(0, 1). `key` is consumed."""
@@ -113,17 +114,16 @@ class SoftActorCritic(Critic):
         )
 
     def update(
-        self, state: SoftActorCriticState, imagined: Transitions, real: Transitions, key: jax.Array
+        self, state: SoftActorCriticState, bootstrap: SoftBootstrap, imagined: Transitions, real: Transitions, key: jax.Array
     ) -> SoftActorCriticState:
         """One step of the critic on `imagined`, of the target's average, of the actor and of the temperature on `real`."""
-        bootstrap_key, actor_key = jax.random.split(key)
-        gradient = jax.grad(self.loss)(state.params, self.bootstrap(state, bootstrap_key), imagined)
+        gradient = jax.grad(self.loss)(state.params, bootstrap, imagined)
         params, opt_state = optimizers.step(self.optimizer, Trained(state.params, state.opt_state), gradient)
         target = optax.incremental_update(params, state.target_params, self.settings.tau)
 
         log_temperature = state.log_temperature.params
         slope = jax.grad(self.actor_loss, has_aux=True)
-        gradient, entropy = slope(state.actor.params, params, log_temperature, real.observation, actor_key)
+        gradient, entropy = slope(state.actor.params, params, log_temperature, real.observation, key)
         actor = optimizers.step(self.actor_optimizer, state.actor, gradient)
         gradient = jax.grad(lambda x: jnp.exp(x) * (entropy - self.target_entropy))(log_temperature)
         temperature = optimizers.step(self.temperature_optimizer, state.log_temperature, gradient)
@@ -135,11 +135,12 @@ class SoftActorCritic(Critic):
     ) -> jax.Array:  # fmt: skip
         """An action (m,) of the environment for one observation (n,). `key` is consumed.
 
-        tanh of the actor's mean; drawn from the actor if `explore`, uniform if `random`.
+        tanh of the actor's mean, by default; drawn from the actor if `explore`, uniform if `random`.
         """
         explore_key, random_key = jax.random.split(key)
         drawn, _ = self.sample(state.actor.params, observation, explore_key)
-        chosen = jnp.where(explore, drawn, self.mean_action(state.actor.params, observation))
+        noisy = explore if self.settings.deterministic_evaluation else True
+        chosen = jnp.where(noisy, drawn, self.mean_action(state.actor.params, observation))
         return jnp.where(random, self.action_space.sample(random_key), self.action_space.decode(chosen))
 
     def sample(
@@ -169,6 +170,14 @@ class SoftActorCritic(Critic):
     def bootstrap(self, state: SoftActorCriticState, key: jax.Array) -> SoftBootstrap:
         """ω̄, ψ, log α and the noise of a'. `key` is consumed."""
         return SoftBootstrap(state.target_params, state.actor.params, state.log_temperature.params, key)
+
+    def follow(
+        self, bootstrap: SoftBootstrap, observation: Float[Array, "*batch n"], step: int
+    ) -> tuple[Float[Array, "*batch m"], Float[Array, "*batch"]]:
+        """a ~ π(·|s) of the actor, and −α log π(a|s)."""
+        drawn = self.sample(bootstrap.actor, observation, jax.random.fold_in(bootstrap.key, step))
+        action, log_prob = jax.lax.stop_gradient(drawn)
+        return action, -jnp.exp(bootstrap.log_temperature) * log_prob
 
     def action_values(
         self, params: PyTree, observation: Float[Array, "*batch n"], action: Float[Array, "*batch m"]

@@ -48,10 +48,17 @@ class SoftQState(NamedTuple):
     target_params: PyTree  # ω̄
 
 
+class SoftQBootstrap(NamedTuple):
+    """All that V(s') and a rollout's actions need beside s'."""
+
+    target_params: PyTree  # ω̄
+    key: jax.Array  # of the rollout's actions; V(s') has no noise
+
+
 class SoftQ(Critic):
     """Two Q networks regressed to one target; the target takes the smaller target head per action, then the soft value.
 
-    Its bootstrap is ω̄: nothing of V(s') is random. With `layer_norm` a value is bounded by the size of the last layer's
+    With `layer_norm` a value is bounded by the size of the last layer's
     weights wherever it is evaluated, which keeps bootstrapping from a model's predictions from diverging (Ball et al. 2023,
     section 4.2).
     """
@@ -59,7 +66,7 @@ class SoftQ(Critic):
     def __init__(self, observation_size: int, action_space: ActionSpace, settings: SoftQSettings, layers: int = 2):
         self.observation_size, self.action_space, self.settings = observation_size, action_space, settings
         self.optimizer = optimizers.critic_optimizer(settings.optimizer, settings.lr, settings.sparsity)
-        self._network = MLP((settings.hidden,) * layers, action_space.size, layer_norm=settings.layer_norm)
+        self._network = MLP((settings.hidden,) * layers, action_space.size, settings.output_scale, settings.layer_norm)
 
     def init(self, key: jax.Array) -> SoftQState:
         """New heads. `key` is consumed."""
@@ -68,9 +75,11 @@ class SoftQ(Critic):
         params = jax.lax.map(lambda k: self._network.init(k, inputs), jax.random.split(key))
         return SoftQState(params, self.optimizer.init(params), jax.tree.map(jnp.copy, params))
 
-    def update(self, state: SoftQState, imagined: Transitions, real: Transitions, key: jax.Array) -> SoftQState:
+    def update(
+        self, state: SoftQState, bootstrap: SoftQBootstrap, imagined: Transitions, real: Transitions, key: jax.Array
+    ) -> SoftQState:
         """One step on L_Q(ω, θ), the Bellman error on `imagined`, then one of the target's average."""
-        gradient = jax.grad(self.loss)(state.params, self.bootstrap(state, key), imagined)
+        gradient = jax.grad(self.loss)(state.params, bootstrap, imagined)
         params, opt_state = optimizers.step(self.optimizer, Trained(state.params, state.opt_state), gradient)
         target = optax.incremental_update(params, state.target_params, self.settings.tau)
         return SoftQState(params, opt_state, target)
@@ -89,9 +98,19 @@ class SoftQ(Critic):
         mixture = (1 - epsilon) * soft + epsilon / self.action_space.size
         return jax.random.categorical(key, jnp.log(mixture)).astype(jnp.int32)
 
-    def bootstrap(self, state: SoftQState, key: jax.Array) -> PyTree:
-        """ω̄."""
-        return state.target_params
+    def bootstrap(self, state: SoftQState, key: jax.Array) -> SoftQBootstrap:
+        """ω̄, and `key`, which is consumed."""
+        return SoftQBootstrap(state.target_params, key)
+
+    def follow(
+        self, bootstrap: SoftQBootstrap, observation: Float[Array, "*batch n"], step: int
+    ) -> tuple[Float[Array, "*batch m"], Float[Array, "*batch"]]:
+        """a ~ softmax(min_k Q_ω̄k(s, ·)/α), one-hot, and −α log of its probability."""
+        alpha = self.settings.temperature
+        smaller = jnp.min(self.action_values(bootstrap.target_params, jax.lax.stop_gradient(observation)), axis=0)
+        log_policy = jax.nn.log_softmax(smaller / alpha)
+        action = self.action_space.encode(jax.random.categorical(jax.random.fold_in(bootstrap.key, step), log_policy))
+        return action, -alpha * jnp.sum(action * log_policy, axis=-1)
 
     def action_values(self, params: PyTree, observation: Float[Array, "*batch n"]) -> Float[Array, "heads *batch actions"]:
         """Q_ω(s, ·) of both heads: (..., n) → (2, ..., actions)."""
@@ -101,9 +120,9 @@ class SoftQ(Critic):
         """Q_ω(s, a) of both heads, (2, batch)."""
         return jnp.sum(self.action_values(params, transitions.observation) * transitions.action, axis=-1)
 
-    def value(self, bootstrap: PyTree, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+    def value(self, bootstrap: SoftQBootstrap, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """V_ω̄(s), the soft value of the smaller head per action: (..., n) → (...)."""
-        return soft_value(jnp.min(self.action_values(bootstrap, observation), axis=0), self.settings.temperature)
+        return soft_value(jnp.min(self.action_values(bootstrap.target_params, observation), axis=0), self.settings.temperature)
 
     def head_values(
         self, params: PyTree, state: SoftQState, observation: Float[Array, "*batch n"]

@@ -12,10 +12,12 @@ from jaxtyping import Array, Float
 
 from mbrl_taskmet.core.optimizers import Trained, step
 from mbrl_taskmet.core.settings import group
-from mbrl_taskmet.rl.critics import Critic
+from mbrl_taskmet.rl.critics import Bootstrap, Critic
+from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.model import Model, ModelParams, ModelSettings
 from mbrl_taskmet.rl.normalization import Moments, deviation, include, normalize
 from mbrl_taskmet.rl.replay import Transitions
+from mbrl_taskmet.rl.rollout import rollout
 
 PyTree = Any
 
@@ -52,8 +54,8 @@ class Learner(NamedTuple):
 class MethodSettings:
     """The settings of a method; a subclass for each."""
 
-    def make(self, observation_size: int, action_size: int, critic: Critic) -> Method:
-        """The method of these settings, for observations (n,), action vectors (m,) and a critic."""
+    def make(self, env: Environment, critic: Critic) -> Method:
+        """The method of these settings, for an environment and a critic."""
         raise NotImplementedError(f"{type(self).__name__} does not say which method it makes")
 
 
@@ -124,8 +126,8 @@ class Method:
         """
         batch = learner.normalized_batch(batch)
         squared = jnp.mean(self.prediction_error(learner.model.params.dynamics, batch) ** 2, axis=0) * learner.scale**2
-        imagined = self.imagine(learner.model.params, batch)
         bootstrap = self.critic.bootstrap(learner.critic, key)
+        imagined = self.rollout(learner, learner.model.params, batch, bootstrap)
         return {
             "model_mse": jnp.sum(squared),
             "model_mse_state": jnp.sum(squared[:state_size]),
@@ -142,6 +144,10 @@ class Method:
             next_observation=self.model.next_observation(params.dynamics, batch.observation, batch.action),
         )
 
+    def rollout(self, learner: Learner, params: ModelParams, batch: Transitions, bootstrap: Bootstrap) -> Transitions:
+        """The transitions that the critic is trained on, imagined by a model θ = `params`; `imagine`'s where H is 1."""
+        return rollout(self.model, self.critic, params, bootstrap, batch, learner.moments)
+
     def prediction_error(self, dynamics: PyTree, batch: Transitions) -> Float[Array, "batch n"]:
         """ŝ' − s' of shape (batch, n)."""
         return self.model.next_observation(dynamics, batch.observation, batch.action) - batch.next_observation
@@ -156,13 +162,17 @@ class Method:
         def loss(params: ModelParams) -> jax.Array:
             return next_observation_loss(params.dynamics) + self.reward_loss(params.reward, batch)
 
-        return self.step_model(learner, jax.grad(loss)(learner.model.params))
+        return self.step_model(learner, batch, jax.grad(loss)(learner.model.params))
 
-    def step_model(self, learner: Learner, gradient: ModelParams) -> Learner:
-        """One step of the model along `gradient`."""
+    def step_model(self, learner: Learner, batch: Transitions, gradient: ModelParams) -> Learner:
+        """One step of the model along `gradient`; what predicts terminations is always fitted to the batch by likelihood."""
+        ends = jax.grad(self.model.termination_loss)(learner.model.params.termination, batch)
+        gradient = gradient._replace(termination=ends)
         return learner._replace(model=step(self.model.optimizer, learner.model, gradient))
 
     def fit_critic(self, learner: Learner, batch: Transitions, key: jax.Array) -> Learner:
         """One step of the critic, its L_Q(ω, θ) on the model's predictions. `key` is consumed."""
-        imagined = self.imagine(learner.model.params, batch)
-        return learner._replace(critic=self.critic.update(learner.critic, imagined, batch, key))
+        bootstrap_key, critic_key = jax.random.split(key)
+        bootstrap = self.critic.bootstrap(learner.critic, bootstrap_key)
+        imagined = self.rollout(learner, learner.model.params, batch, bootstrap)
+        return learner._replace(critic=self.critic.update(learner.critic, bootstrap, imagined, batch, critic_key))

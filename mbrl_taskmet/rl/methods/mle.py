@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from mbrl_taskmet.rl.critics import Critic
+from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.methods.base import Learner, Method, ModelBased
 from mbrl_taskmet.rl.replay import Transitions
 
@@ -23,8 +24,8 @@ class MLESettings(ModelBased):
     """MLE has no settings of its own."""
 
     @override
-    def make(self, observation_size: int, action_size: int, critic: Critic) -> MLE:
-        return MLE(self, self.model.make(observation_size, action_size), critic)
+    def make(self, env: Environment, critic: Critic) -> MLE:
+        return MLE(self, self.model.make(env), critic)
 
 
 class MLE(Method):

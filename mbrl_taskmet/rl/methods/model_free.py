@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 from typing_extensions import override
 
-from mbrl_taskmet.rl.critics import Critic
+from mbrl_taskmet.rl.critics import Bootstrap, Critic
+from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.methods.base import Learner, Method, MethodSettings, PyTree
 from mbrl_taskmet.rl.model import Model, ModelParams
 from mbrl_taskmet.rl.replay import Transitions
@@ -45,8 +46,8 @@ class ModelFreeSettings(MethodSettings):
     """There is no model to set."""
 
     @override
-    def make(self, observation_size: int, action_size: int, critic: Critic) -> ModelFree:
-        return ModelFree(self, NoModel(observation_size), critic)
+    def make(self, env: Environment, critic: Critic) -> ModelFree:
+        return ModelFree(self, NoModel(env.observation_size), critic)
 
 
 class ModelFree(Method):
@@ -57,5 +58,5 @@ class ModelFree(Method):
         return self.fit_critic(learner, batch, key)
 
     @override
-    def imagine(self, params: ModelParams, batch: Transitions) -> Transitions:
+    def rollout(self, learner: Learner, params: ModelParams, batch: Transitions, bootstrap: Bootstrap) -> Transitions:
         return batch  # the data, in the place of a model's predictions

@@ -18,6 +18,7 @@ from mbrl_taskmet.core.implicit import implicit_vjp
 from mbrl_taskmet.core.linear_solve import SOLVERS, Solution, Solver
 from mbrl_taskmet.core.settings import choice
 from mbrl_taskmet.rl.critics import Bootstrap, Critic
+from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.methods.base import Learner, Method, ModelBased
 from mbrl_taskmet.rl.model import ModelParams
 from mbrl_taskmet.rl.replay import Transitions
@@ -27,13 +28,18 @@ def task_gradient(
     method: Method, learner: Learner, batch: Transitions, bootstrap: Bootstrap, solver: Solver
 ) -> tuple[ModelParams, Solution]:
     """∂L_task/∂θ through the critic that the model induces, and the solve with H_Q. The first of TaskMet's two levels."""
-    critic, omega = method.critic, learner.critic.params
+    critic, omega, theta = method.critic, learner.critic.params, learner.model.params
     cotangent = jax.grad(critic.loss)(omega, bootstrap, batch)
+    imagined = method.rollout(learner, theta, batch, bootstrap)
+
+    def loss(values: jax.Array, theta: ModelParams) -> jax.Array:
+        return critic.error(values, critic.target(bootstrap, method.rollout(learner, theta, batch, bootstrap)))
+
     return implicit_vjp(
-        predict=lambda params: critic.predict(params, batch),
-        loss=lambda values, theta: critic.error(values, critic.target(bootstrap, method.imagine(theta, batch))),
+        predict=lambda params: critic.predict(params, imagined),
+        loss=loss,
         solution=omega,
-        parameters=learner.model.params,
+        parameters=theta,
         cotangent=cotangent,
         solver=solver,
     )
@@ -51,8 +57,8 @@ class OMDSettings(ThroughCritic):
     """OMD has no settings beside these."""
 
     @override
-    def make(self, observation_size: int, action_size: int, critic: Critic) -> OMD:
-        return OMD(self, self.model.make(observation_size, action_size), critic)
+    def make(self, env: Environment, critic: Critic) -> OMD:
+        return OMD(self, self.model.make(env), critic)
 
 
 class OMD(Method):
@@ -66,7 +72,7 @@ class OMD(Method):
         learner = self.fit_critic(learner, batch, critic_key)
         bootstrap = self.critic.bootstrap(learner.critic, bootstrap_key)
         gradient, _ = task_gradient(self, learner, batch, bootstrap, self.settings.critic_solver)
-        return self.step_model(learner, gradient)
+        return self.step_model(learner, batch, gradient)
 
     @override
     def residual(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Float[Array, ""]:

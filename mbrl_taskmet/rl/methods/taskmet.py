@@ -27,6 +27,7 @@ from mbrl_taskmet.core.metric import METRICS, Metric
 from mbrl_taskmet.core.optimizers import Trained, inverse_sqrt, step
 from mbrl_taskmet.core.settings import choice, setting
 from mbrl_taskmet.rl.critics import Critic
+from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.methods.base import Learner, Method, PyTree
 from mbrl_taskmet.rl.methods.omd import ThroughCritic, task_gradient
 from mbrl_taskmet.rl.replay import Transitions
@@ -54,8 +55,8 @@ class TaskMetSettings(ThroughCritic):
         return optax.adam(inverse_sqrt(self.metric_lr, self.metric_lr_decay))
 
     @override
-    def make(self, observation_size: int, action_size: int, critic: Critic) -> TaskMet:
-        return TaskMet(self, self.model.make(observation_size, action_size), critic)
+    def make(self, env: Environment, critic: Critic) -> TaskMet:
+        return TaskMet(self, self.model.make(env), critic)
 
 
 class TaskMet(Method):
@@ -108,6 +109,7 @@ class TaskMet(Method):
                 cotangent=cotangent.dynamics,
                 solver=self.settings.solver,
             )
+        model, cotangent = (params._replace(termination=()) for params in (model, cotangent))
         return implicit_vjp(
             predict=lambda params: self.imagine(params, batch),
             loss=lambda imagined, params: (

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from mbrl_taskmet.core.metric import prediction_loss
 from mbrl_taskmet.rl.critics import Critic
+from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.methods.base import Learner, Method, ModelBased, PyTree
 from mbrl_taskmet.rl.replay import Transitions
 
@@ -26,8 +27,8 @@ class VaGraMSettings(ModelBased):
     """VaGraM has no settings of its own."""
 
     @override
-    def make(self, observation_size: int, action_size: int, critic: Critic) -> VaGraM:
-        return VaGraM(self, self.model.make(observation_size, action_size), critic)
+    def make(self, env: Environment, critic: Critic) -> VaGraM:
+        return VaGraM(self, self.model.make(env), critic)
 
 
 class VaGraM(Method):

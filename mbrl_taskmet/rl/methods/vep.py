@@ -16,6 +16,7 @@ from typing_extensions import override
 from mbrl_taskmet.core.networks import MLP, apply
 from mbrl_taskmet.core.optimizers import Trained
 from mbrl_taskmet.rl.critics import Critic
+from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.methods.base import Learner, Method, ModelBased, PyTree
 from mbrl_taskmet.rl.replay import Transitions
 
@@ -28,8 +29,8 @@ class VEPSettings(ModelBased):
     """VEP has no settings of its own."""
 
     @override
-    def make(self, observation_size: int, action_size: int, critic: Critic) -> VEP:
-        return VEP(self, self.model.make(observation_size, action_size), critic)
+    def make(self, env: Environment, critic: Critic) -> VEP:
+        return VEP(self, self.model.make(env), critic)
 
 
 class VEP(Method):
