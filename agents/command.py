@@ -14,6 +14,7 @@ from mbrl_taskmet.runner.command import Parser, command, cores, module, start_ja
 from mbrl_taskmet.runner.rundir import check_code, check_same, free_directory, resumed_directory, saved_settings
 
 if TYPE_CHECKING:
+    from envs.film import Film
     from mbrl_taskmet.rl.environment import Environment
     from mbrl_taskmet.runner.agent import Outcome
 
@@ -56,7 +57,7 @@ def main(environment: str | None = None, argv: list[str] | None = None, suite: s
     settings = request.config.resolve()
     start_jax(min(settings.seeds, cores()))
 
-    from envs.film import drawing
+    from envs.film import film_of
     from envs.make import environment_of
     from mbrl_taskmet.runner.agent import run
     from mbrl_taskmet.runner.claim import in_first_free
@@ -64,8 +65,7 @@ def main(environment: str | None = None, argv: list[str] | None = None, suite: s
 
     where = settings.environment
     env = environment_of(where)
-    if request.film:
-        drawing(where.name)  # refuses now what could not be drawn at the end
+    film = film_of(env, where) if request.film else None  # refuses now what could not be drawn at the end
 
     def start(directory: Path) -> int:
         go_on = f"python -m {module()} --resume {shlex.quote(str(directory))}"
@@ -73,9 +73,9 @@ def main(environment: str | None = None, argv: list[str] | None = None, suite: s
             go_on += f" --env {shlex.quote(request.trusted)}"
         share = request.checkpoint_share
         outcome = run(env, request.config, directory, checkpoint_share=share, go_on=go_on, say=partial(print, flush=True))
-        if request.film:
+        if film is not None:
             with kept_if_not_drawn(directory, f"{go_on} --film"):
-                _film(env, where.name, outcome, directory / "film.gif")
+                _film(env, film, outcome, directory)
         _tell(outcome, directory)
         return 0
 
@@ -96,7 +96,9 @@ def parse(environment: str | None, argv: list[str] | None, suite: str = "gymnax"
     elsewhere = (option.name for option in options(Settings) if any(at[0] == "suite" and at[1] != suite for at in option.where))
     parser.add_settings(Settings, leave_out=("suite", *elsewhere, *(("env",) if environment else ())))
     parser.add_directory(resume="continue the run in DIR; with --steps MORE, extend it")
-    parser.add_argument("--film", action="store_true", help="draw an episode of the first seed's policy: film.gif")
+    parser.add_argument(
+        "--film", action="store_true", help="draw an episode of the first seed's policy: film.gif, or film.html"
+    )
     parser.add_argument("--checkpoint-share", type=float, default=0.03, metavar="X",
                         help="largest part of the run's time spent writing checkpoints, 0 to 1 (default: 0.03)")  # fmt: skip
     given, rest = parser.read(argv)
@@ -145,17 +147,16 @@ def _resumed(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]
     return config, directory
 
 
-def _film(env: Environment, name: str, outcome: Outcome, path: Path) -> None:
+def _film(env: Environment, film: Film, outcome: Outcome, directory: Path) -> None:
     """Draw an episode of the first seed's policy."""
     import jax
 
-    from envs.film import drawing, episode, write_film
+    from envs.film import episode
 
     with jax.enable_x64(outcome.settings.x64):
         learner = jax.tree.map(lambda leaf: leaf[0], outcome.learner)
-        observations = episode(env, partial(outcome.method.act, learner), jax.random.key(outcome.settings.seed))
-    write_film(observations, drawing(name), path)
-    print(f"film: {path}, {len(observations) - 1} steps")
+        recording = episode(env, partial(outcome.method.act, learner), jax.random.key(outcome.settings.seed))
+    print(f"film: {film(recording, directory)}, {len(recording.observations) - 1} steps")
 
 
 def _tell(outcome: Outcome, directory: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from typing_extensions import override
 
 from mbrl_taskmet.core.settings import nearest
@@ -36,6 +37,12 @@ class BraxState(NamedTuple):
 
     pipeline: Any  # brax.base.State
     info: dict[str, Any]
+
+
+class _Pose(NamedTuple):
+    """All that the viewer needs of a state."""
+
+    x: Any  # brax.base.Transform
 
 
 class BraxEnvironment(Environment):
@@ -91,6 +98,14 @@ class BraxEnvironment(Environment):
         after = self._env.step(full, action)
         ended = jnp.asarray(after.done) != 0
         return BraxState(after.pipeline_state, after.info), after.obs, after.reward, ended, jnp.array(False)
+
+    def page(self, states: BraxState) -> str:
+        """HTML of brax' viewer that shows `states`, leaves (T, …)."""
+        from brax.io import html
+
+        poses = jax.tree.map(np.asarray, states.pipeline.x)
+        frames = [_Pose(jax.tree.map(lambda leaf: leaf[i], poses)) for i in range(len(poses.pos))]  # noqa: B023
+        return html.render(self._env.sys.tree_replace({"opt.timestep": self._env.dt}), frames, height="100vh", colab=False)
 
     def _start(self, key: jax.Array) -> tuple[BraxState, jax.Array]:
         start = self._env.reset(key)
