@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _EXAMPLES = {
     "gymnax": "the name of a gymnax environment, such as Acrobot-v1, or module:Class",
     "brax": "the name of a brax environment, such as hopper",
+    "playground": "the name of an environment of MuJoCo Playground, such as CheetahRun",
 }
 """What `--env` takes, by suite."""
 

@@ -12,12 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.brax import BraxEnvironment, BraxState
+from envs.brax import BraxEnvironment
+from envs.physics import Simulated
 from mbrl_taskmet.rl.environment import (
     BraxSuite,
     Environment,
     EnvironmentSettings,
     GymnaxSuite,
+    PlaygroundSuite,
     State,
     Suite,
     UnsupportedEnvironment,
@@ -148,14 +150,18 @@ def write_page(env: Environment, recording: Recording, directory: Path) -> Path:
     """Write `film.html`: brax' viewer, which a browser fetches from the network, with the poses of the bodies."""
     while not isinstance(env, BraxEnvironment):
         env = env.env  # type: ignore[attr-defined]  # a wrapper, or an environment of brax at last
-    (state,) = (found for found in jax.tree.leaves(recording.states, is_leaf=_is_brax) if _is_brax(found))
+    (state,) = (found for found in jax.tree.leaves(recording.states, is_leaf=_is_simulated) if _is_simulated(found))
     path, aside = directory / "film.html", directory / "film.part.html"
     aside.write_text(env.page(state), encoding="utf-8")
     return aside.replace(path)
 
 
-def _is_brax(node: Any) -> bool:
-    return isinstance(node, BraxState)
+def _is_simulated(node: Any) -> bool:
+    return isinstance(node, Simulated)
+
+
+def _undrawn(env: Environment, name: str) -> Film:
+    raise UnsupportedEnvironment(f"{name} of playground cannot be drawn; leave --film out")
 
 
 def _gif_of(env: Environment, name: str) -> Film:
@@ -167,5 +173,6 @@ def _gif_of(env: Environment, name: str) -> Film:
 FILMS: dict[type[Suite], Callable[[Environment, str], Film]] = {
     GymnaxSuite: _gif_of,
     BraxSuite: lambda env, name: partial(write_page, env),
+    PlaygroundSuite: _undrawn,
 }
 """How an episode is filmed, by the record of the environment's suite."""

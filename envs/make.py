@@ -9,6 +9,7 @@ from typing import Any
 from envs.brax import BraxEnvironment
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
+from envs.playground import PlaygroundEnvironment
 from envs.probes import PROBES
 from mbrl_taskmet.core.settings import nearest, resolve
 from mbrl_taskmet.rl.contract import brief
@@ -17,6 +18,7 @@ from mbrl_taskmet.rl.environment import (
     Environment,
     EnvironmentSettings,
     GymnaxSuite,
+    PlaygroundSuite,
     Suite,
     UnsupportedEnvironment,
 )  # fmt: skip
@@ -84,5 +86,6 @@ def _own(path: str) -> Environment:
 ADAPTERS: dict[type[Suite], Callable[[str, Any], Environment]] = {
     GymnaxSuite: lambda name, suite: _named(name),
     BraxSuite: lambda name, suite: BraxEnvironment(name, suite.backend),
+    PlaygroundSuite: lambda name, suite: PlaygroundEnvironment(name),
 }
 """How an environment is made, by the record of its suite."""

@@ -41,7 +41,12 @@ class BraxSuite(Suite):
     backend: Literal["spring", "generalized", "positional", "mjx"] = setting("spring", "physics that moves the bodies")
 
 
-SUITES: dict[str, type[Suite]] = {"gymnax": GymnaxSuite, "brax": BraxSuite}
+@dataclass(frozen=True)
+class PlaygroundSuite(Suite):
+    """MuJoCo Playground."""
+
+
+SUITES: dict[str, type[Suite]] = {"gymnax": GymnaxSuite, "brax": BraxSuite, "playground": PlaygroundSuite}
 """The suites by name."""
 
 
