@@ -8,14 +8,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.core.settings import ConfigError, options
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.runner.command import Parser, command, cores, module, start_jax
 from mbrl_taskmet.runner.rundir import check_code, check_same, free_directory, resumed_directory, saved_settings
 
 if TYPE_CHECKING:
+    from envs.film import Film
     from mbrl_taskmet.rl.environment import Environment
     from mbrl_taskmet.runner.agent import Outcome
+
+
+_EXAMPLES = {
+    "gymnax": "the name of a gymnax environment, such as Acrobot-v1, or module:Class",
+    "brax": "the name of a brax environment, such as hopper",
+    "playground": "the name of an environment of MuJoCo Playground, such as CheetahRun",
+}
+"""What `--env` takes, by suite."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +49,24 @@ class Request:
 
 
 @command
-def main(environment: str | None = None, argv: list[str] | None = None) -> int:
-    """Run the agent for `environment`, by default the one that `--env` names.
+def main(environment: str | None = None, argv: list[str] | None = None, suite: str = "gymnax") -> int:
+    """Run the agent for `environment` of a suite, by default the one that `--env` names.
 
     The exit code is 0, 2 for bad input, and 128 + the signal's number for a run that was stopped: 130 after Ctrl-C.
     """
-    request = parse(environment, argv)
+    request = parse(environment, argv, suite)
     settings = request.config.resolve()
     start_jax(min(settings.seeds, cores()))
 
-    from envs.film import drawing
-    from envs.make import make_environment
+    from envs.film import film_of
+    from envs.make import environment_of
     from mbrl_taskmet.runner.agent import run
     from mbrl_taskmet.runner.claim import in_first_free
     from mbrl_taskmet.runner.plotting import drawing as kept_if_not_drawn
 
     where = settings.environment
-    env = make_environment(where.name, where.distractors, where.disturbance)
-    if request.film:
-        drawing(where.name)  # refuses now what could not be drawn at the end
+    env = environment_of(where)
+    film = film_of(env, where) if request.film else None  # refuses now what could not be drawn at the end
 
     def start(directory: Path) -> int:
         go_on = f"python -m {module()} --resume {shlex.quote(str(directory))}"
@@ -66,35 +74,39 @@ def main(environment: str | None = None, argv: list[str] | None = None) -> int:
             go_on += f" --env {shlex.quote(request.trusted)}"
         share = request.checkpoint_share
         outcome = run(env, request.config, directory, checkpoint_share=share, go_on=go_on, say=partial(print, flush=True))
-        if request.film:
+        if film is not None:
             with kept_if_not_drawn(directory, f"{go_on} --film"):
-                _film(env, where.name, outcome, directory / "film.gif")
+                _film(env, film, outcome, directory)
         _tell(outcome, directory)
         return 0
 
     return in_first_free(request.directory, request.named, start)
 
 
-def parse(environment: str | None, argv: list[str] | None) -> Request:
-    """Read the command line of the agent for `environment`, or for the one that `--env` names if that is None.
+def parse(environment: str | None, argv: list[str] | None, suite: str = "gymnax") -> Request:
+    """Read the command line of the agent for `environment` of a suite, or for the one that `--env` names if that is None.
 
     Raises:
         ConfigError: a bad flag or setting, a name that is taken, or a run that cannot be resumed so.
     """
     parser = Parser(
-        prog=f"python -m agents.{environment.split('-')[0].lower() if environment else 'gymnax'}",
-        description=f"Train an agent on {environment or 'an environment'} with a learned model of it.",
+        prog=f"python -m agents.{environment.split('-')[0].lower() if environment else suite}",
+        description=f"Train an agent on {environment or f'an environment of {suite}'} with a learned model of it.",
         epilog="The defaults are those of --preset default; every setting of a run is written to its config.json.",
     )
-    parser.add_settings(Settings, leave_out=("env",) if environment else ())
+    elsewhere = (option.name for option in options(Settings) if any(at[0] == "suite" and at[1] != suite for at in option.where))
+    parser.add_settings(Settings, leave_out=("suite", *elsewhere, *(("env",) if environment else ())))
     parser.add_directory(resume="continue the run in DIR; with --steps MORE, extend it")
-    parser.add_argument("--film", action="store_true", help="draw an episode of the first seed's policy: film.gif")
+    parser.add_argument(
+        "--film", action="store_true", help="draw an episode of the first seed's policy: film.gif, or film.html"
+    )
     parser.add_argument("--checkpoint-share", type=float, default=0.03, metavar="X",
                         help="largest part of the run's time spent writing checkpoints, 0 to 1 (default: 0.03)")  # fmt: skip
     given, rest = parser.read(argv)
     share = rest["checkpoint_share"]
     if not 0 < share <= 1:
         raise ConfigError(f"--checkpoint-share is {share}; give a number above 0 and up to 1")
+    given["suite"] = suite
     if environment is not None:
         given["env"] = environment
     open_run = _new if rest["resume"] is None else _resumed
@@ -106,13 +118,13 @@ def parse(environment: str | None, argv: list[str] | None) -> Request:
 
 def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
     if "env" not in given:
-        raise ConfigError("--env is missing; give the name of a gymnax environment, such as Acrobot-v1, or module:Class")
+        raise ConfigError(f"--env is missing; give {_EXAMPLES[given['suite']]}")
     config = Config(**given)
     settings = config.resolve()
     last = settings.seed + settings.seeds - 1
     parts = [given["env"].lower(), f"d{settings.environment.distractors}", settings.names["method"],
              f"{settings.steps}steps", f"seeds{settings.seed}-{last}"]  # fmt: skip
-    named = ("env", "distractors", "method", "steps", "seed", "seeds")
+    named = ("suite", "env", "distractors", "method", "steps", "seed", "seeds")
     more = {name: value for name, value in given.items() if name not in named}
     return config, free_directory(rest["name"], rest["logdir"], parts, more)
 
@@ -120,6 +132,11 @@ def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
 def _resumed(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
     directory = resumed_directory(rest["resume"], rest["name"], rest["logdir"])
     saved = saved_settings(directory, read_saved)
+    suite = saved.names["suite"]
+    if given["suite"] != suite:
+        raise ConfigError(
+            f"{directory} is a run on {saved.environment.name} of {suite}; resume it with python -m agents.{suite}"
+        )
     check_code(directory, saved.environment.name, given.get("env"))
     if given.get("env") not in (None, saved.environment.name):
         raise ConfigError(f"{directory} is a run on {saved.environment.name}; resume it with that environment's agent")
@@ -131,17 +148,16 @@ def _resumed(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]
     return config, directory
 
 
-def _film(env: Environment, name: str, outcome: Outcome, path: Path) -> None:
+def _film(env: Environment, film: Film, outcome: Outcome, directory: Path) -> None:
     """Draw an episode of the first seed's policy."""
     import jax
 
-    from envs.film import drawing, episode, write_film
+    from envs.film import episode
 
     with jax.enable_x64(outcome.settings.x64):
         learner = jax.tree.map(lambda leaf: leaf[0], outcome.learner)
-        observations = episode(env, partial(outcome.method.act, learner), jax.random.key(outcome.settings.seed))
-    write_film(observations, drawing(name), path)
-    print(f"film: {path}, {len(observations) - 1} steps")
+        recording = episode(env, partial(outcome.method.act, learner), jax.random.key(outcome.settings.seed))
+    print(f"film: {film(recording, directory)}, {len(recording.observations) - 1} steps")
 
 
 def _tell(outcome: Outcome, directory: Path) -> None:

@@ -1,23 +1,51 @@
-"""A film of a policy: one episode drawn from its observations, as GIF."""
+"""A film of a policy: one episode, drawn from its observations as GIF, or of bodies in brax' viewer as HTML."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
+from envs.brax import BraxEnvironment
+from envs.physics import Simulated
+from mbrl_taskmet.rl.environment import (
+    BraxSuite,
+    Environment,
+    EnvironmentSettings,
+    GymnaxSuite,
+    PlaygroundSuite,
+    State,
+    Suite,
+    UnsupportedEnvironment,
+)
 
 WIDTH, HEIGHT = 300, 200
 MAX_FRAMES = 250
 
 Canvas = Any  # PIL.ImageDraw.ImageDraw
 Drawing = Callable[[Canvas, np.ndarray], None]
+
+
+class Recording(NamedTuple):
+    """An episode of T steps.
+
+    Attributes:
+        observations: (T + 1, k), noise left out, the last one included.
+        states: the environment's before each step, leaves (T, …).
+    """
+
+    observations: np.ndarray
+    states: State
+
+
+Film = Callable[[Recording, Path], Path]
+"""Writes a recording into a directory; the file."""
 
 
 def _cartpole(canvas: Canvas, observation: np.ndarray) -> None:
@@ -39,12 +67,19 @@ def _acrobot(canvas: Canvas, observation: np.ndarray) -> None:
         canvas.ellipse([x - 6, y - 6, x + 6, y + 6], fill="black")
 
 
-def _mountain_car(canvas: Canvas, observation: np.ndarray) -> None:
+def _pendulum(canvas: Canvas, observation: np.ndarray) -> None:
+    cos, sin = observation[:2]  # of the angle from upright, counterclockwise
+    x, y, rod = WIDTH / 2, HEIGHT / 2, 0.4 * HEIGHT
+    canvas.line([(x, y), (x - rod * sin, y - rod * cos)], fill="firebrick", width=12)
+    canvas.ellipse([x - 6, y - 6, x + 6, y + 6], fill="black")
+
+
+def _mountain_car(canvas: Canvas, observation: np.ndarray, goal: float = 0.5) -> None:
     def place(position: float) -> tuple[float, float]:
         return (position + 1.2) / 1.8 * WIDTH, HEIGHT * (0.85 - 0.3 * (1 + math.sin(3 * position)))
 
     canvas.line([place(position) for position in np.linspace(-1.2, 0.6, 60)], fill="black", width=3)
-    goal_x, goal_y = place(0.5)
+    goal_x, goal_y = place(goal)
     canvas.line([(goal_x, goal_y), (goal_x, goal_y - 30)], fill="red", width=3)
     x, y = place(float(observation[0]))
     canvas.ellipse([x - 9, y - 18, x + 9, y], fill="teal")
@@ -62,49 +97,82 @@ def _catch(canvas: Canvas, observation: np.ndarray) -> None:
 
 DRAWINGS: dict[str, Drawing] = {
     "CartPole-v1": _cartpole, "Acrobot-v1": _acrobot, "MountainCar-v0": _mountain_car, "Catch-bsuite": _catch,
+    "Pendulum-v1": _pendulum, "MountainCarContinuous-v0": partial(_mountain_car, goal=0.45),
 }  # fmt: skip
 """How an observation without its noise is drawn, by the environment's name."""
 
 
-def drawing(name: str) -> Drawing:
-    """How `name` is drawn.
+def film_of(env: Environment, settings: EnvironmentSettings) -> Film:
+    """How an episode on `env`, which was made of `settings`, is filmed.
 
     Raises:
         UnsupportedEnvironment: nobody has drawn it.
     """
-    if name not in DRAWINGS:
-        raise UnsupportedEnvironment(f"{name} cannot be drawn, only {', '.join(DRAWINGS)}; leave --film out")
-    return DRAWINGS[name]
+    return FILMS[type(settings.suite)](env, settings.name)
 
 
-def episode(env: Environment, act: Callable[[jax.Array, jax.Array], jax.Array], key: jax.Array) -> np.ndarray:
-    """The observations (T, k) of one episode, noise left out, its last one included. `key` is consumed."""
+def episode(env: Environment, act: Callable[[jax.Array, jax.Array], jax.Array], key: jax.Array) -> Recording:
+    """One episode of the policy `act`(key, observation) → action. `key` is consumed."""
     reset_key, key = jax.random.split(key)
     size = len(env.state_names)
 
-    def step(carry: tuple[Any, jax.Array], count: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
-        state, observation = carry
+    def step(carry: tuple[State, jax.Array], count: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array, State]]:
+        before, observation = carry
         act_key, env_key = jax.random.split(jax.random.fold_in(key, count))
-        state, result = env.step(env_key, state, act(act_key, observation))
-        return (state, result.observation), (result.next_observation[:size], result.terminated | result.truncated)
+        state, result = env.step(env_key, before, act(act_key, observation))
+        done = result.terminated | result.truncated
+        return (state, result.observation), (result.next_observation[:size], done, before)
 
     state, first = jax.jit(env.reset)(reset_key)
     counts = jnp.arange(env.max_episode_steps)
-    following, done = jax.jit(lambda start: jax.lax.scan(step, start, counts)[1])((state, first))
+    following, done, states = jax.jit(lambda start: jax.lax.scan(step, start, counts)[1])((state, first))
     length = int(np.argmax(done)) + 1 if np.any(done) else len(counts)
-    return np.concatenate([np.asarray(first)[None, :size], np.asarray(following)[:length]])
+    observations = np.concatenate([np.asarray(first)[None, :size], np.asarray(following)[:length]])
+    return Recording(observations, jax.tree.map(lambda leaf: leaf[:length], states))
 
 
-def write_film(observations: np.ndarray, draw: Drawing, path: Path) -> None:
-    """Draw `observations` (T, k) as a GIF of at most `MAX_FRAMES` frames."""
+def write_gif(draw: Drawing, recording: Recording, directory: Path) -> Path:
+    """Draw the observations as `film.gif`, of at most `MAX_FRAMES` frames."""
     from PIL import Image, ImageDraw
 
     frames = []
-    stride = -(-len(observations) // MAX_FRAMES)
-    for observation in observations[::stride]:
+    stride = -(-len(recording.observations) // MAX_FRAMES)
+    for observation in recording.observations[::stride]:
         frame = Image.new("RGB", (WIDTH, HEIGHT), "white")
         draw(ImageDraw.Draw(frame), observation)
         frames.append(frame.quantize(16))
-    aside = path.with_suffix(".part.gif")
+    path, aside = directory / "film.gif", directory / "film.part.gif"
     frames[0].save(aside, save_all=True, append_images=frames[1:], duration=40, loop=0)
-    aside.replace(path)
+    return aside.replace(path)
+
+
+def write_page(env: Environment, recording: Recording, directory: Path) -> Path:
+    """Write `film.html`: brax' viewer, which a browser fetches from the network, with the poses of the bodies."""
+    while not isinstance(env, BraxEnvironment):
+        env = env.env  # type: ignore[attr-defined]  # a wrapper, or an environment of brax at last
+    (state,) = (found for found in jax.tree.leaves(recording.states, is_leaf=_is_simulated) if _is_simulated(found))
+    path, aside = directory / "film.html", directory / "film.part.html"
+    aside.write_text(env.page(state), encoding="utf-8")
+    return aside.replace(path)
+
+
+def _is_simulated(node: Any) -> bool:
+    return isinstance(node, Simulated)
+
+
+def _undrawn(env: Environment, name: str) -> Film:
+    raise UnsupportedEnvironment(f"{name} of playground cannot be drawn; leave --film out")
+
+
+def _gif_of(env: Environment, name: str) -> Film:
+    if name not in DRAWINGS:
+        raise UnsupportedEnvironment(f"{name} cannot be drawn, only {', '.join(DRAWINGS)}; leave --film out")
+    return partial(write_gif, DRAWINGS[name])
+
+
+FILMS: dict[type[Suite], Callable[[Environment, str], Film]] = {
+    GymnaxSuite: _gif_of,
+    BraxSuite: lambda env, name: partial(write_page, env),
+    PlaygroundSuite: _undrawn,
+}
+"""How an episode is filmed, by the record of the environment's suite."""

@@ -1,16 +1,27 @@
-"""From a name to an environment: one of ours, one that gymnax registers, or a class of your own by its dotted path."""
+"""From settings to an environment: one of ours, one of a suite, or a class of your own by its dotted path."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from typing import Any
 
+from envs.brax import BraxEnvironment
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
+from envs.playground import PlaygroundEnvironment
 from envs.probes import PROBES
-from mbrl_taskmet.core.settings import nearest
+from mbrl_taskmet.core.settings import nearest, resolve
 from mbrl_taskmet.rl.contract import brief
-from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
+from mbrl_taskmet.rl.environment import (
+    BraxSuite,
+    Environment,
+    EnvironmentSettings,
+    GymnaxSuite,
+    PlaygroundSuite,
+    Suite,
+    UnsupportedEnvironment,
+)  # fmt: skip
 
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {probe.__name__: probe for probe in PROBES}
 """Environments by name, beside those that gymnax registers."""
@@ -19,17 +30,33 @@ DISTURBANCES: dict[str, Callable[[Environment, int], Environment]] = {"noise": D
 """What puts a number of distracting dimensions beside those of an environment, by name."""
 
 
-def make_environment(name: str, distractors: int = 0, disturbance: str = "noise") -> Environment:
-    """The environment `name`, such as Acrobot-v1 or mypackage.module:Class, with so many distracting dimensions.
+def make_environment(name: str, distractors: int = 0, **given: Any) -> Environment:
+    """The environment of settings by name: `make_environment("hopper", distractors=8, suite="brax")`.
+
+    Args:
+        name: such as Acrobot-v1, or mypackage.module:Class.
+        distractors: the number of distracting dimensions.
+        **given: further settings of an environment, by the names of the flags.
+
+    Raises:
+        ConfigError: a setting will not do, there is no such environment, or it is one the agents cannot run.
+    """
+    return environment_of(resolve(EnvironmentSettings, {"env": name, "distractors": distractors, **given}))
+
+
+def environment_of(settings: EnvironmentSettings) -> Environment:
+    """The environment that settings describe.
 
     Raises:
         UnsupportedEnvironment: there is none of that name, or it is one the agents cannot run; the message says why.
     """
+    disturbance = settings.disturbance
     if disturbance not in DISTURBANCES:
         near = nearest(disturbance, DISTURBANCES)
         raise UnsupportedEnvironment(f"--disturbance {disturbance!r} is unknown; did you mean {near!r}? "
                                      f"There are {', '.join(DISTURBANCES)}")  # fmt: skip
-    return DISTURBANCES[disturbance](_named(name), distractors)
+    env = ADAPTERS[type(settings.suite)](settings.name, settings.suite)
+    return DISTURBANCES[disturbance](env, settings.distractors)
 
 
 def _named(name: str) -> Environment:
@@ -54,3 +81,11 @@ def _own(path: str) -> Environment:
         raise UnsupportedEnvironment(
             f"{path} cannot be made without arguments ({brief(error)}); give them defaults, and mend what fails"
         ) from None
+
+
+ADAPTERS: dict[type[Suite], Callable[[str, Any], Environment]] = {
+    GymnaxSuite: lambda name, suite: _named(name),
+    BraxSuite: lambda name, suite: BraxEnvironment(name, suite.backend),
+    PlaygroundSuite: lambda name, suite: PlaygroundEnvironment(name),
+}
+"""How an environment is made, by the record of its suite."""

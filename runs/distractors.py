@@ -19,7 +19,7 @@ from mbrl_taskmet.rl.settings import read_saved
 from mbrl_taskmet.runner.agent import restored
 from mbrl_taskmet.runner.plotting import STYLES, draw_against, save_both
 from mbrl_taskmet.runner.rundir import check_code, saved_settings
-from runs.experiment import Experiment, environment_of, main
+from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
 from runs.report import Results, read_csv, read_published, returns_against, undamaged, write_csv
 from runs.setting import Setting
@@ -113,12 +113,14 @@ def _draw_weights(axis: Any, place: float, center: np.ndarray) -> None:
 
 def _weights(results: Results, logdir: Path) -> Iterator[dict[str, Any]]:
     """Λ's diagonal at the end of every seed whose block is there, in both units."""
+    from envs.make import environment_of  # here, because gymnax takes seconds, and a report needs none
+
     for name in (f"{method}-{count}" for method in METRICS for count in COUNTS):
         final = {row["seed"]: row.get("metric/diagonal", [None]) for row in results.get(name, [])}  # the last row of each seed
         for block in sorted(path.parent for path in (logdir / name).glob("*/checkpoints") if final):
             saved = saved_settings(block, read_saved)
             check_code(block, saved.environment.name, None)
-            env = environment_of(saved)
+            env = environment_of(saved.environment)
             settings, _, _, carry = restored(env, block, with_replay=False)
             scales = np.broadcast_to(carry.learner.scale, (settings.seeds, env.observation_size))
             for seed, scale in enumerate(scales, start=settings.seed):

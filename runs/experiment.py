@@ -17,7 +17,6 @@ from itertools import groupby
 from pathlib import Path
 
 from mbrl_taskmet.core.settings import ConfigError, flag
-from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.runner.agent import run
 from mbrl_taskmet.runner.command import Parser, check_counts, command, cores, start_jax
@@ -74,14 +73,11 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
             _check(directory, block, configs[setting.name], "--logdir")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     for name, config in () if options.report else configs.items():
+        from envs.make import environment_of  # here, because gymnax takes seconds, and a report needs none
+
         for directory, due in _due(config, options.logdir / name, seeds, options.steps, options.block):
-            run(
-                environment_of(due.resolve()),
-                due,
-                directory,
-                go_on="give the same command again",
-                say=partial(print, flush=True),
-            )
+            env = environment_of(due.resolve().environment)
+            run(env, due, directory, go_on="give the same command again", say=partial(print, flush=True))
     found = {name: rows for name in configs if (rows := _rows(options.logdir / name, seeds, options.steps))}
     if not found and not earlier:
         raise ConfigError(f"{options.logdir} holds no evaluation; leave --report out to make some")
@@ -94,14 +90,6 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
         experiment.draw(results, output, options.logdir)
     print((output / "table.md").read_text(encoding="utf-8"))
     return 0
-
-
-def environment_of(settings: Settings) -> Environment:
-    """The environment of a block."""
-    from envs.make import make_environment  # here, because gymnax takes seconds, and a report needs none
-
-    where = settings.environment
-    return make_environment(where.name, where.distractors, where.disturbance)
 
 
 def _parser(experiment: Experiment) -> Parser:
@@ -119,7 +107,7 @@ def _parser(experiment: Experiment) -> Parser:
                         help="where the blocks are (default: %(default)s)")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="where table and pictures go, added to those that are there (default: the logdir)")  # fmt: skip
-    parser.add_settings(Settings, leave_out=("env", *_PER_BLOCK))
+    parser.add_settings(Settings, leave_out=("suite", "env", *_PER_BLOCK))
     return parser
 
 

@@ -25,7 +25,7 @@ from mbrl_taskmet.rl.settings import Config, read_saved
 from mbrl_taskmet.runner.agent import restored
 from mbrl_taskmet.runner.plotting import STYLES, save_both
 from mbrl_taskmet.runner.rundir import saved_settings
-from runs.experiment import Experiment, environment_of, main
+from runs.experiment import Experiment, main
 from runs.report import LAST, Results, final_returns, read_csv, undamaged, write_table
 from runs.setting import Setting
 
@@ -76,11 +76,12 @@ def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree
 
+    from envs.make import environment_of
     from mbrl_taskmet.core.linear_solve import Minres
     from mbrl_taskmet.rl import replay
 
     method: Any  # TaskMet
-    settings, method, step, carry = restored(environment_of(saved_settings(block, read_saved)), block)
+    settings, method, step, carry = restored(environment_of(saved_settings(block, read_saved).environment), block)
     learner, memory = jax.tree.map(lambda leaf: jnp.asarray(jax.device_get(leaf)[0]), (carry.learner, carry.replay))
 
     @jax.jit

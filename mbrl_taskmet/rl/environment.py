@@ -9,14 +9,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from typing_extensions import override
 
-from mbrl_taskmet.core.settings import setting
+from mbrl_taskmet.core.settings import choice, setting
 from mbrl_taskmet.rl import contract
 from mbrl_taskmet.rl.contract import UnsupportedEnvironment as UnsupportedEnvironment
 from mbrl_taskmet.rl.spaces import ActionSpace
@@ -27,11 +27,38 @@ Termination = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 _TRANSITION = ("state", "observation", "reward", "terminated", "truncated")
 
 
+@dataclass(frozen=True)
+class Suite:
+    """Where an environment comes from."""
+
+
+@dataclass(frozen=True)
+class GymnaxSuite(Suite):
+    """gymnax, the probes, and classes of one's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BraxSuite(Suite):
+    """brax."""
+
+    backend: Literal["spring", "generalized", "positional", "mjx"] = setting("spring", "physics that moves the bodies")
+
+
+@dataclass(frozen=True)
+class PlaygroundSuite(Suite):
+    """MuJoCo Playground."""
+
+
+SUITES: dict[str, type[Suite]] = {"gymnax": GymnaxSuite, "brax": BraxSuite, "playground": PlaygroundSuite}
+"""The suites by name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentSettings:
     """Which environment, and what disturbs its observations."""
 
-    name: str = setting("CartPole-v1", "registered gymnax environment, or module:Class of your own", flag="env")
+    suite: Suite = choice(SUITES, "gymnax", "where the environment comes from")
+    name: str = setting("CartPole-v1", "environment of the suite, or module:Class of your own", flag="env")
     distractors: int = setting(0, "distracting dimensions in every observation", low=0)
     disturbance: str = setting("noise", "what the distracting dimensions are")
 

@@ -52,7 +52,7 @@ class Snapshots:
             OSError: it cannot be written.
         """
         if step != self.latest:
-            args = self._args.StandardSave(with_checksum(_named(tree)))
+            args = self._args.StandardSave(with_checksum({name: leaf for name, leaf in _named(tree).items() if leaf.size}))
             with writing(self._directory / str(step)):
                 self._manager.save(step, args=args, custom_metadata=about)
 
@@ -75,7 +75,8 @@ class Snapshots:
         step = self.latest
         saved = read(f"the checkpoint at step {step}", f"remove {self._directory / str(step)} to go on from the one before",
                       lambda: self._manager.restore(step, args=self._args.StandardRestore()))  # fmt: skip
-        saved, names = upgrade(saved), _named(like)
+        names = _named(like)
+        saved = upgrade(saved) | {name: leaf for name, leaf in names.items() if not leaf.size}  # which orbax cannot write
         for name in saved | names:
             old, new = saved.get(name), names.get(name)
             if old is None or new is None or old.shape != new.shape or old.dtype != new.dtype:

@@ -1,0 +1,120 @@
+"""What the environments of brax and of MuJoCo Playground share: states of simulated bodies, and the way episodes start."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from typing_extensions import override
+
+from mbrl_taskmet.core.settings import nearest
+from mbrl_taskmet.rl.contract import brief
+from mbrl_taskmet.rl.environment import Environment, State, UnsupportedEnvironment
+from mbrl_taskmet.rl.spaces import Box
+
+STARTS = 1024
+"""Episodes begin in one of so many states."""
+
+
+class Simulated(NamedTuple):
+    """What a simulator needs to step again; metrics, reward and flag it only writes."""
+
+    bodies: Any
+    info: dict[str, Any]
+
+
+class Physics(Environment):
+    """An environment of a simulator, without the simulator's own wrappers, which lose the observation before a reset.
+
+    A reset takes as long as a step, and as long to compile. So `STARTS` states are made once, always the same, and an episode
+    begins in one of them. Where runs are vmapped, and a branch becomes a select, that stays cheap.
+
+    Args:
+        name: what logs call it.
+        simulator: has `reset` and `step`, whose states have obs, reward, done, metrics, info and what `bodies` names.
+        bodies: the name of the bodies' state.
+        state_names: where the dimensions have names.
+
+    Raises:
+        UnsupportedEnvironment: it observes anything but a vector.
+    """
+
+    costly_reset = True  # hundreds of numbers are gathered from memory: a branch is cheaper
+    max_episode_steps = 1000
+
+    def __init__(self, name: str, simulator: Any, bodies: str, state_names: tuple[str, ...] | None = None):
+        self._simulator, self._bodies = simulator, bodies
+        self._like = jax.eval_shape(simulator.reset, jax.random.key(0))
+        shape = getattr(self._like.obs, "shape", None)
+        if shape is None or len(shape) != 1:
+            what = f"a {type(self._like.obs).__name__}" if shape is None else f"an array of shape {shape}"
+            raise UnsupportedEnvironment(
+                f"{name} observes {what} and this agent needs a vector; wrap it in an Environment of your own"
+            )
+        self.name = name
+        self.state_names = state_names or tuple(f"dimension_{i}" for i in range(shape[0]))
+        self.action_space = Box((-1.0,) * simulator.action_size, (1.0,) * simulator.action_size)
+        self._starts = jax.jit(jax.vmap(self._start))(jax.random.split(jax.random.key(0), STARTS))
+
+    @override
+    def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
+        index = jax.random.randint(key, (), 0, STARTS)
+        return jax.tree.map(lambda leaf: leaf[index], self._starts)
+
+    @override
+    def transition(
+        self, key: jax.Array, state: State, action: jax.Array
+    ) -> tuple[State, jax.Array, jax.Array, jax.Array, jax.Array]:
+        unread = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._like.metrics)
+        after = self._simulator.step(
+            self._like.replace(metrics=unread, info=state.info, **{self._bodies: state.bodies}), action
+        )
+        ended = jnp.asarray(after.done) != 0
+        return Simulated(getattr(after, self._bodies), after.info), after.obs, after.reward, ended, jnp.array(False)
+
+    def _start(self, key: jax.Array) -> tuple[Simulated, jax.Array]:
+        start = self._simulator.reset(key)
+        return Simulated(getattr(start, self._bodies), start.info), start.obs
+
+
+def known(name: str, names: tuple[str, ...], suite: str) -> str:
+    """`name`, if it is one of a suite's.
+
+    Raises:
+        UnsupportedEnvironment: it is not.
+    """
+    if name not in names:
+        raise UnsupportedEnvironment(f"unknown environment {name!r}; did you mean {nearest(name, names)!r}? "
+                                     f"{suite} has {', '.join(names)}")  # fmt: skip
+    return name
+
+
+@contextlib.contextmanager
+def simulators(suite: str) -> Iterator[None]:
+    """Import a suite and make its environments without what is said of warp, of retired code and of brax' own files.
+
+    MuJoCo would also leave a file of its warnings in the working directory.
+
+    Raises:
+        UnsupportedEnvironment: something that the suite needs is not installed.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Brax System", UserWarning)
+            import mujoco
+
+            before = mujoco.get_mju_user_warning()
+            mujoco.set_mju_user_warning(lambda message: None)
+            try:
+                yield
+            finally:
+                mujoco.set_mju_user_warning(before)
+    except ImportError as error:
+        raise UnsupportedEnvironment(
+            f"{suite} cannot be imported ({brief(error)}); install it with pip install 'mbrl-taskmet[{suite}]'"
+        ) from None
