@@ -87,6 +87,18 @@ def test_the_papers_metric_without_distractors_is_full_and_conditional() -> None
     assert (names["metric"], names["metric_input"], names["metric_hidden"]) == ("full", "state_action", (32, 32))
 
 
+def test_the_paper_preset_of_the_actor_critic_is_omds_on_halfcheetah() -> None:
+    names = Config(preset="paper", method="omd", critic="sac").resolve().names
+    expected = {
+        "q_hidden": 256, "actor_hidden": 256, "model_hidden": 256, "q_output_scale": 2**0.5, "model_output_scale": 2**0.5,
+        "critic_lr": 3e-4, "actor_lr": 3e-4, "temperature_lr": 3e-4, "model_lr": 3e-4, "tau": 0.005, "target_entropy": -0.5,
+        "random_steps": 10_000, "batch_size": 256, "eval_every": 5000, "eval_episodes": 10, "normalize_observations": False,
+        "q_layer_norm": False, "q_sparsity": 0.0, "model_sparsity": 0.0, "discount": 0.99, "critic_solver": "identity",
+        "horizon": 1, "model_target": "observation",
+    }  # fmt: skip
+    assert {name: names[name] for name in expected} == expected
+
+
 @pytest.mark.parametrize("distractors", [8, 0])
 def test_paper_code_is_paper_with_the_accidents_of_the_authors_code(distractors: int) -> None:
     code, paper = (Config(preset=preset, distractors=distractors).resolve().names for preset in ("paper-code", "paper"))

@@ -187,6 +187,16 @@ def test_acts_by_the_mean_the_actor_or_chance_within_the_bounds() -> None:
         assert np.all((actions >= np.array(SPACE.low)) & (actions <= np.array(SPACE.high)))
 
 
+def test_evaluations_act_by_the_mean_unless_they_are_to_be_drawn() -> None:
+    state, observation = start(make(layers=0)), jnp.array([0.3, -0.2])
+    for deterministic in (True, False):
+        critic = make(layers=0, deterministic_evaluation=deterministic)
+        first, second = (critic.act(state, key, observation) for key in (KEY, OTHER_KEY))
+        assert bool(jnp.all(first == second)) == deterministic
+        drawn = critic.act(state, KEY, observation, True)
+        assert bool(jnp.all(first == drawn)) != deterministic
+
+
 @pytest.mark.parametrize(("mean", "log_std"), [(8.0, 0.0), (-40.0, -12.0), (1e4, 5.0)])
 def test_an_actor_at_the_bounds_stays_finite(mean: float, log_std: float) -> None:
     critic = make(layers=0)

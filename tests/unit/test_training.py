@@ -63,6 +63,14 @@ def run(trainer: Trainer, carry: Carry) -> tuple[Carry, list[Report]]:
     return carry, reports
 
 
+def test_rewards_are_scaled_on_their_way_into_the_replay() -> None:
+    plain, scaled = (run(one, one.init())[0] for one in (make_trainer(Fragile(), reward_scale=c) for c in (1.0, 0.25)))
+    first = slice(0, SIZES["random_steps"])  # the actions of the start do not depend on it
+    rewards = np.asarray(plain.replay.reward[:, first])
+    assert np.abs(rewards).max() > 0.5
+    np.testing.assert_array_equal(scaled.replay.reward[:, first], rewards / 4)
+
+
 @pytest.fixture(scope="module")
 def trainer() -> Trainer:
     return make_trainer(Fragile(), seeds=3)
