@@ -49,7 +49,8 @@ class Physics(Environment):
 
     def __init__(self, name: str, simulator: Any, bodies: str, state_names: tuple[str, ...] | None = None):
         self._simulator, self._bodies = simulator, bodies
-        self._like = jax.eval_shape(simulator.reset, jax.random.key(0))
+        with _single_precision():
+            self._like = jax.eval_shape(simulator.reset, jax.random.key(0))
         shape = getattr(self._like.obs, "shape", None)
         if shape is None or len(shape) != 1:
             what = f"a {type(self._like.obs).__name__}" if shape is None else f"an array of shape {shape}"
@@ -59,7 +60,8 @@ class Physics(Environment):
         self.name = name
         self.state_names = state_names or tuple(f"dimension_{i}" for i in range(shape[0]))
         self.action_space = Box((-1.0,) * simulator.action_size, (1.0,) * simulator.action_size)
-        self._starts = jax.jit(jax.vmap(self._start))(jax.random.split(jax.random.key(0), STARTS))
+        with _single_precision():
+            self._starts = jax.jit(jax.vmap(self._start))(jax.random.split(jax.random.key(0), STARTS))
 
     @override
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
@@ -71,15 +73,20 @@ class Physics(Environment):
         self, key: jax.Array, state: State, action: jax.Array
     ) -> tuple[State, jax.Array, jax.Array, jax.Array, jax.Array]:
         unread = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._like.metrics)
-        after = self._simulator.step(
-            self._like.replace(metrics=unread, info=state.info, **{self._bodies: state.bodies}), action
-        )
+        full = self._like.replace(metrics=unread, info=state.info, **{self._bodies: state.bodies})
+        with _single_precision():
+            after = self._simulator.step(full, action.astype(jnp.float32))
         ended = jnp.asarray(after.done) != 0
         return Simulated(getattr(after, self._bodies), after.info), after.obs, after.reward, ended, jnp.array(False)
 
     def _start(self, key: jax.Array) -> tuple[Simulated, jax.Array]:
         start = self._simulator.reset(key)
         return Simulated(getattr(start, self._bodies), start.info), start.obs
+
+
+def _single_precision() -> Any:
+    """Where simulators compute, also in a run in float64: their bodies are made of float32, and they mix no types."""
+    return jax.enable_x64(False)
 
 
 def known(name: str, names: tuple[str, ...], suite: str) -> str:
