@@ -31,20 +31,15 @@ class BraxEnvironment(Physics):
     """
 
     def __init__(self, name: str, backend: str = "spring"):
-        with simulators("brax"):
-            from brax import envs
-
-            names = tuple(sorted(envs._envs.keys() - {"fast"}))  # which has no bodies: brax' own tests step it
-            make = envs._envs[known(name, names, "brax")]
-            try:
-                env = make(backend=backend)
-                jax.eval_shape(env.reset, jax.random.key(0))
-            except Exception as error:  # what a backend cannot do shows in any error
-                raise UnsupportedEnvironment(
-                    f"{name} does not work with --backend {backend} ({type(error).__name__}: {brief(error)}); "
-                    "give another --backend, or another --env"
-                ) from error
-        super().__init__(name, env, "pipeline_state", _STATE_NAMES.get(name))
+        try:
+            super().__init__(name, made(name, backend), "pipeline_state", _STATE_NAMES.get(name))
+        except UnsupportedEnvironment:
+            raise
+        except Exception as error:  # what a backend cannot do shows in any error
+            raise UnsupportedEnvironment(
+                f"{name} does not work with --backend {backend} ({type(error).__name__}: {brief(error)}); "
+                "give another --backend, or another --env"
+            ) from error
 
     def page(self, states: Simulated) -> str:
         """HTML of brax' viewer that shows `states`, leaves (T, …)."""
@@ -54,6 +49,20 @@ class BraxEnvironment(Physics):
         frames = [_Pose(jax.tree.map(lambda leaf, i=i: leaf[i], poses)) for i in range(len(poses.pos))]
         system = self._simulator.sys.tree_replace({"opt.timestep": self._simulator.dt})  # of a frame, for the viewer
         return html.render(system, frames, height="100vh", colab=False)
+
+
+def made(name: str, backend: str) -> Any:
+    """brax' own environment, without a word on the screen.
+
+    Raises:
+        UnsupportedEnvironment: brax is not installed, or the name is unknown.
+        Exception: whatever brax raises for a backend.
+    """
+    with simulators("brax"):
+        from brax import envs
+
+        names = tuple(sorted(envs._envs.keys() - {"fast"}))  # which has no bodies: brax' own tests step it
+        return envs._envs[known(name, names, "brax")](backend=backend)
 
 
 class _Pose(NamedTuple):

@@ -14,16 +14,8 @@ import numpy as np
 
 from envs.brax import BraxEnvironment
 from envs.physics import Simulated
-from mbrl_taskmet.rl.environment import (
-    BraxSuite,
-    Environment,
-    EnvironmentSettings,
-    GymnaxSuite,
-    PlaygroundSuite,
-    State,
-    Suite,
-    UnsupportedEnvironment,
-)
+from mbrl_taskmet.rl.environment import Environment, EnvironmentSettings, State, UnsupportedEnvironment
+from mbrl_taskmet.rl.suites import BraxSuite, GymnaxSuite, PlaygroundSuite, Suite
 
 WIDTH, HEIGHT = 300, 200
 MAX_FRAMES = 250

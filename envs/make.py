@@ -13,15 +13,8 @@ from envs.playground import PlaygroundEnvironment
 from envs.probes import PROBES
 from mbrl_taskmet.core.settings import nearest, resolve
 from mbrl_taskmet.rl.contract import brief
-from mbrl_taskmet.rl.environment import (
-    BraxSuite,
-    Environment,
-    EnvironmentSettings,
-    GymnaxSuite,
-    PlaygroundSuite,
-    Suite,
-    UnsupportedEnvironment,
-)  # fmt: skip
+from mbrl_taskmet.rl.environment import Environment, EnvironmentSettings, UnsupportedEnvironment
+from mbrl_taskmet.rl.suites import BraxSuite, GymnaxSuite, PlaygroundSuite, Suite
 
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {probe.__name__: probe for probe in PROBES}
 """Environments by name, beside those that gymnax registers."""

@@ -20,9 +20,12 @@ from mbrl_taskmet.rl.spaces import Box
 STARTS = 1024
 """Episodes begin in one of so many states."""
 
+WRITTEN = ("reward", "done", "metrics")
+"""What a simulator's step writes into its state and does not read, but where it leaves the flag as it is."""
+
 
 class Simulated(NamedTuple):
-    """What a simulator needs to step again; metrics, reward and flag it only writes."""
+    """What a simulator needs to step again."""
 
     bodies: Any
     info: dict[str, Any]
@@ -42,6 +45,7 @@ class Physics(Environment):
 
     Raises:
         UnsupportedEnvironment: it observes anything but a vector.
+        Exception: whatever the simulator raises for an environment that it cannot step.
     """
 
     costly_reset = True  # hundreds of numbers are gathered from memory: a branch is cheaper
@@ -60,6 +64,7 @@ class Physics(Environment):
         self.name = name
         self.state_names = state_names or tuple(f"dimension_{i}" for i in range(shape[0]))
         self.action_space = Box((-1.0,) * simulator.action_size, (1.0,) * simulator.action_size)
+        jax.eval_shape(lambda key: self.transition(key, self._start(key)[0], self.action_space.sample(key)), jax.random.key(0))
         with _single_precision():
             self._starts = jax.jit(jax.vmap(self._start))(jax.random.split(jax.random.key(0), STARTS))
 
@@ -72,8 +77,10 @@ class Physics(Environment):
     def transition(
         self, key: jax.Array, state: State, action: jax.Array
     ) -> tuple[State, jax.Array, jax.Array, jax.Array, jax.Array]:
-        unread = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._like.metrics)
-        full = self._like.replace(metrics=unread, info=state.info, **{self._bodies: state.bodies})
+        blank = {
+            name: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), getattr(self._like, name)) for name in WRITTEN
+        }
+        full = self._like.replace(**blank, info=state.info, **{self._bodies: state.bodies})
         with _single_precision():
             after = self._simulator.step(full, action.astype(jnp.float32))
         ended = jnp.asarray(after.done) != 0
@@ -82,6 +89,10 @@ class Physics(Environment):
     def _start(self, key: jax.Array) -> tuple[Simulated, jax.Array]:
         start = self._simulator.reset(key)
         return Simulated(getattr(start, self._bodies), start.info), start.obs
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    return jnp.zeros(leaf.shape, leaf.dtype)
 
 
 def _single_precision() -> Any:

@@ -166,9 +166,10 @@ def check_same(who: str, first: Any, then: Any, functions: tuple[str, str], wide
 
     With `wider`, two types of integers are the same, and two of floats.
     """
-    (before, tree), (after, other) = (jax.tree_util.tree_flatten_with_path(state) for state in (first, then))
+    flat: Any = [jax.tree_util.tree_flatten_with_path(state) for state in (first, then)]
+    (before, tree), (after, other) = flat
     trees = str(tree), str(other)
-    if trees[0] != trees[1] and tree != other:  # they may be equal and name objects by their addresses
+    if trees[0] != trees[1] and not tree == other:  # they may be equal and name objects by their addresses
         raise UnsupportedEnvironment(f"{who}'s state is {_short(trees[0])} after {functions[0]} and {_short(trees[1])} "
                                      f"after {functions[1]}; give it the same structure")  # fmt: skip
     for (path, old), (_, new) in zip(before, after, strict=True):

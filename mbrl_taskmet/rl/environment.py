@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,37 +20,12 @@ from mbrl_taskmet.core.settings import choice, setting
 from mbrl_taskmet.rl import contract
 from mbrl_taskmet.rl.contract import UnsupportedEnvironment as UnsupportedEnvironment
 from mbrl_taskmet.rl.spaces import ActionSpace
+from mbrl_taskmet.rl.suites import SUITES, Suite
 
 State = Any
 Termination = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """(observation (..., n), action vector (..., m), next observation (..., n)) → bool (...)."""
 _TRANSITION = ("state", "observation", "reward", "terminated", "truncated")
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Where an environment comes from."""
-
-
-@dataclass(frozen=True)
-class GymnaxSuite(Suite):
-    """gymnax, the probes, and classes of one's own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BraxSuite(Suite):
-    """brax."""
-
-    backend: Literal["spring", "generalized", "positional", "mjx"] = setting("spring", "physics that moves the bodies")
-
-
-@dataclass(frozen=True)
-class PlaygroundSuite(Suite):
-    """MuJoCo Playground."""
-
-
-SUITES: dict[str, type[Suite]] = {"gymnax": GymnaxSuite, "brax": BraxSuite, "playground": PlaygroundSuite}
-"""The suites by name."""
 
 
 @dataclass(frozen=True, kw_only=True)

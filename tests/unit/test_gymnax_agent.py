@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from agents.command import main, parse
-from envs.film import DRAWINGS, drawing, episode, write_film
+from envs.film import DRAWINGS, episode, film_of
 from envs.make import make_environment
 from mbrl_taskmet import Box, Config, ConfigError, Discrete
-from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
+from mbrl_taskmet.rl.environment import Environment, EnvironmentSettings, UnsupportedEnvironment
 from mbrl_taskmet.rl.training import train
 
 RUNS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Catch-bsuite", "DeepSea-bsuite", "MemoryChain-bsuite",
@@ -44,7 +44,7 @@ def test_every_registered_environment_is_run_or_refused() -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_it_keeps_the_contract_of_an_environment(name: str) -> None:
     env = make_environment(name, distractors=1)
-    observations = episode(env, lambda key, observation: env.action_space.sample(key), jax.random.key(0))
+    observations = episode(env, lambda key, observation: env.action_space.sample(key), jax.random.key(0)).observations
     assert observations.shape[1] == len(env.state_names) == env.observation_size - 1
     assert 2 <= len(observations) <= env.max_episode_steps + 1
     assert np.all(np.isfinite(observations))
@@ -136,11 +136,10 @@ def test_only_a_fixed_agent_needs_no_environment() -> None:
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_film_shows_an_episode_that_moves(name: str, tmp_path: Path) -> None:
     env = make_environment(name, distractors=2)
-    observations = episode(env, lambda key, observation: env.action_space.sample(key), jax.random.key(0))
-    assert observations.shape[1] == len(env.state_names)
-    assert 2 <= len(observations) <= env.max_episode_steps + 1
-    write_film(observations, drawing(name), tmp_path / "film.gif")
-    with Image.open(tmp_path / "film.gif") as film:
+    recording = episode(env, lambda key, observation: env.action_space.sample(key), jax.random.key(0))
+    assert recording.observations.shape[1] == len(env.state_names)
+    assert 2 <= len(recording.observations) <= env.max_episode_steps + 1
+    with Image.open(film_of(env, EnvironmentSettings(name=name))(recording, tmp_path)) as film:
         assert 2 <= film.n_frames <= 250
         first = np.asarray(film.convert("L"))
         film.seek(film.n_frames - 1)

@@ -131,6 +131,7 @@ def test_a_decision_task_loads_no_replay_buffer() -> None:
     [
         ("agents.cartpole", ("--metric-warmup N", "--distractors N", "--resume DIR", "--film")),
         ("agents.gymnax", ("--env NAME", "--metric-warmup N", "--critic-solver NAME")),
+        ("agents.brax", ("--env NAME", "--backend NAME", "--film")),
         ("decision_tasks", ("--datasets N", "--resume DIR")),
     ],
 )

@@ -1,0 +1,34 @@
+"""The suites that environments come from, each with its own settings; `envs.make.ADAPTERS` has what makes their environments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mbrl_taskmet.core.settings import setting
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Where an environment comes from."""
+
+
+@dataclass(frozen=True)
+class GymnaxSuite(Suite):
+    """gymnax, the probes, and classes of one's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BraxSuite(Suite):
+    """brax."""
+
+    backend: Literal["spring", "generalized", "positional", "mjx"] = setting("spring", "physics that moves the bodies")
+
+
+@dataclass(frozen=True)
+class PlaygroundSuite(Suite):
+    """MuJoCo Playground."""
+
+
+SUITES: dict[str, type[Suite]] = {"gymnax": GymnaxSuite, "brax": BraxSuite, "playground": PlaygroundSuite}
+"""The suites by name."""
