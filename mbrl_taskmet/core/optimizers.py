@@ -8,8 +8,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Shaped
+
+from mbrl_taskmet.core.settings import known_zero
 
 PyTree = Any
+Number = float | Shaped[Array, ""]
+"""A setting's number: Python's, or a scalar that is traced."""
 
 FREE_SHARE = 0.5
 """Groups of weights from this share of the largest one's size on are left alone by a step of `sparse`."""
@@ -32,17 +37,17 @@ Name = Literal["adam", "first_adam"]
 """The optimisers by the names that settings use."""
 
 
-def critic_optimizer(name: Name, learning_rate: float, sparsity: float) -> optax.GradientTransformation:
+def critic_optimizer(name: Name, learning_rate: Number, sparsity: Number) -> optax.GradientTransformation:
     """Adam or `first_adam`, which keeps noise out of a critic's inputs.
 
     Where `sparsity` λ is not 0, each step is followed by one of `sparse` on the rows of each head's first kernel, one for each
     input.
     """
     adam = _ADAMS[name](learning_rate)
-    return optax.chain(adam, sparse(learning_rate * sparsity, {"Dense_0": -1})) if sparsity else adam
+    return adam if known_zero(sparsity) else optax.chain(adam, sparse(learning_rate * sparsity, {"Dense_0": -1}))
 
 
-def model_optimizer(name: Name, learning_rate: float, sparsity: float, hidden_layers: int) -> optax.GradientTransformation:
+def model_optimizer(name: Name, learning_rate: Number, sparsity: Number, hidden_layers: int) -> optax.GradientTransformation:
     """Adam or `first_adam`, which keeps noise out of both ends of the dynamics network.
 
     Where `sparsity` λ is not 0, each step is followed by one of `sparse`: on the rows of the network's first kernel, one for
@@ -51,10 +56,10 @@ def model_optimizer(name: Name, learning_rate: float, sparsity: float, hidden_la
     """
     adam = _ADAMS[name](learning_rate)
     layers = {"Dense_0": -1, f"Dense_{hidden_layers}": -2}
-    return optax.chain(adam, sparse(learning_rate * sparsity, layers, "dynamics")) if sparsity else adam
+    return adam if known_zero(sparsity) else optax.chain(adam, sparse(learning_rate * sparsity, layers, "dynamics"))
 
 
-def sparse(rate: float, layers: dict[str, int], network: str = "params") -> optax.GradientTransformation:
+def sparse(rate: Number, layers: dict[str, int], network: str = "params") -> optax.GradientTransformation:
     """Bring all weights of one input, or of one output, closer to 0, the less the larger they are.
 
     For every group w of a kernel, of root mean square s:
@@ -87,7 +92,7 @@ def sparse(rate: float, layers: dict[str, int], network: str = "params") -> opta
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(shrunk, updates, params))
 
 
-def inverse_sqrt(value: float, decay: int) -> optax.ScalarOrSchedule:
+def inverse_sqrt(value: Number, decay: int) -> optax.ScalarOrSchedule:
     """value/√(1 + k/k₀) at update k, or `value` where k₀ = `decay` is 0.
 
     Of a gradient that is mostly noise, k such steps add up √k of the signal and √log k of the noise: early ones can be large
@@ -96,7 +101,7 @@ def inverse_sqrt(value: float, decay: int) -> optax.ScalarOrSchedule:
     return (lambda count: value / jnp.sqrt(1 + count / decay)) if decay else value
 
 
-def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransformation:
+def first_adam(learning_rate: Number, eps: float = 1e-8) -> optax.GradientTransformation:
     """Every step as Adam's first: −lr·g/(|g| + ε), about lr·sign(g).
 
     What the published TaskMet runs did to the model, and the published OMD runs to the critic.
@@ -108,7 +113,7 @@ def first_adam(learning_rate: float, eps: float = 1e-8) -> optax.GradientTransfo
     return optax.stateless(update)
 
 
-_ADAMS: dict[Name, Callable[[float], optax.GradientTransformation]] = {"adam": optax.adam, "first_adam": first_adam}
+_ADAMS: dict[Name, Callable[[Number], optax.GradientTransformation]] = {"adam": optax.adam, "first_adam": first_adam}
 
 
 def _names(path: Any) -> set[str]:

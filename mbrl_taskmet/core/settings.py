@@ -9,6 +9,7 @@ would have it, so no table says which option belongs to what.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import math
@@ -43,6 +44,7 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     before: Any = dataclasses.MISSING,
+    traced: bool | None = None,
 ) -> Any:
     """A field that holds a value; its type is the field's annotation.
 
@@ -54,9 +56,11 @@ def setting(
         high: the largest it may be.
         above: it has to be finite and larger.
         before: what runs did that were saved before the field existed, if that is not the default.
+        traced: whether compiled programs may take it as an argument, so that it can be swept; real numbers may by default.
     """
     limits = {"low": low, "high": high, "above": above}
-    return dataclasses.field(default=default, metadata={"help": help, "flag": flag, "before": before, **limits})
+    metadata = {"help": help, "flag": flag, "before": before, "traced": traced, **limits}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def choice(variants: Mapping[str, type], default: str, help: str, *, flag: str | None = None, prefix: str = "") -> Any:
@@ -118,6 +122,12 @@ class Option:
     def default(self) -> Any:
         """The default's value, or a choice's name."""
         return self.field.metadata["default"] if self.variants is not None else self.field.default
+
+    @property
+    def traced(self) -> bool:
+        """Whether the value may be a traced number."""
+        given = self.field.metadata.get("traced")
+        return self.hint is float if given is None else given
 
     def check(self, value: Any) -> Any:
         """The value in its type.
@@ -205,6 +215,26 @@ def flatten(record: Any, prefix: str = "") -> dict[str, Any]:
         else:
             values[option.name] = value
     return values
+
+
+def with_numbers(record: R, numbers: Given, prefix: str = "") -> R:
+    """Built records with other numbers by name, traced ones too: nothing is checked."""
+    new = copy.copy(record)
+    for field, option in _fields(type(record), prefix, ()):
+        value = getattr(record, field.name)
+        if option is None:
+            value = with_numbers(value, numbers, prefix)
+        elif option.variants is not None:
+            value = with_numbers(value, numbers, prefix + field.metadata["prefix"])
+        elif option.name in numbers:
+            value = numbers[option.name]
+        object.__setattr__(new, field.name, value)
+    return new
+
+
+def known_zero(number: Any) -> bool:
+    """Whether a setting is 0 where that is known while a program is made; a traced number is not."""
+    return isinstance(number, (int, float)) and number == 0
 
 
 def before(record: type) -> dict[str, Any]:

@@ -35,7 +35,11 @@ class ModelSettings:
     )  # fmt: skip
 
     output_scale: float = setting(
-        0.01, "scale of the orthogonal weights that the networks' last layers start with", flag="model_output_scale", above=0
+        0.01,
+        "scale of the orthogonal weights that the networks' last layers start with",
+        flag="model_output_scale",
+        above=0,
+        traced=False,
     )
     target: Literal["observation", "difference"] = setting(
         "observation", "what the model predicts: the next observation, or its difference from this one", flag="model_target"

@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mbrl_taskmet.core.optimizers import Number
 
-def soft_value(action_values: Float[Array, "*batch actions"], temperature: float) -> Float[Array, "*batch"]:
+
+def soft_value(action_values: Float[Array, "*batch actions"], temperature: Number) -> Float[Array, "*batch"]:
     """V(s) = α log Σ_a exp(Q(s,a)/α) (paper eq. 9): (..., actions) → (...)."""
     return temperature * jax.nn.logsumexp(action_values / temperature, axis=-1)
 
 
 def bellman_target(
-    reward: Float[Array, "*batch"], terminated: Float[Array, "*batch"], next_value: Float[Array, "*batch"], discount: float
+    reward: Float[Array, "*batch"], terminated: Float[Array, "*batch"], next_value: Float[Array, "*batch"], discount: Number
 ) -> Float[Array, "*batch"]:
     """r + γ·V(s') with no bootstrap after a termination; a truncated episode does bootstrap. All of shape (...)."""
     return reward + discount * (1.0 - terminated) * next_value

@@ -37,7 +37,7 @@ def real(distractors: int = 100, **settings: Any) -> int:
     """Bytes of the carry of every seed; its shapes are known without making it."""
     made = trainer(distractors, **settings)
     with jax.enable_x64(made.settings.x64):
-        carry = jax.eval_shape(made._init_seeds, jnp.arange(made.settings.seeds, dtype=jnp.int32))
+        carry = jax.eval_shape(made._init_runs, jnp.arange(made.settings.seeds, dtype=jnp.int32), {})
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry))
 
 

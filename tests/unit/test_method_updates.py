@@ -102,7 +102,8 @@ def test_omd_steps_the_critic_then_the_target_then_the_model_at_both_of_them(x64
     def expected(learner: Learner, batch: Transitions) -> tuple[PyTree, ...]:
         omega, target_params = critic_and_target_step(method, learner, learner.model.params, batch)
         critic = learner.critic._replace(params=omega, target_params=target_params)
-        gradient, _ = task_gradient(method, learner._replace(critic=critic), batch, target_params, Identity())
+        after = learner._replace(critic=critic)
+        gradient, _ = task_gradient(method, after, batch, bootstrap_of(after), Identity())
         return descend(learner.model.params, gradient), omega, target_params, ()
 
     new = update(method, learner, batch)

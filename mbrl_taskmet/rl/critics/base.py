@@ -30,7 +30,7 @@ class CriticSettings:
     layer_norm: bool = setting(True, "normalise the units of the Q network's hidden layers", flag="q_layer_norm", before=False)
     output_scale: float = setting(
         0.01, "scale of the orthogonal weights that the critic's last layers start with, an actor's too", flag="q_output_scale",
-        above=0,
+        above=0, traced=False,
     )  # fmt: skip
     sparsity: float = setting(
         0.1, "how fast what joins the Q network to an input goes to 0, where it is small, in learning rates per update",

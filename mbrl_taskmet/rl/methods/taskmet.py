@@ -25,7 +25,7 @@ from mbrl_taskmet.core.implicit import implicit_vjp
 from mbrl_taskmet.core.linear_solve import SOLVERS, Solution, Solver
 from mbrl_taskmet.core.metric import METRICS, Metric
 from mbrl_taskmet.core.optimizers import Trained, inverse_sqrt, step
-from mbrl_taskmet.core.settings import choice, setting
+from mbrl_taskmet.core.settings import choice, known_zero, setting
 from mbrl_taskmet.rl.critics import Critic
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.methods.base import Learner, Method, PyTree
@@ -40,8 +40,8 @@ class TaskMetSettings(ThroughCritic):
     metric: Metric = choice(METRICS, "diagonal", "parametrisation of the learned metric")
     metric_lr: float = setting(3e-3, "metric's Adam learning rate, per update, at the start", above=0)
     metric_lr_decay: int = setting(1000, "updates k₀ of its schedule lr/√(1 + k/k₀); 0: constant", low=0, before=0)
-    metric_warmup: int = setting(5000, "environment steps before the metric moves", low=0)
-    metric_every: int = setting(4, "environment steps between two steps of the metric", low=1)
+    metric_warmup: int = setting(5000, "environment steps before the metric moves", low=0, traced=True)
+    metric_every: int = setting(4, "environment steps between two steps of the metric", low=1, traced=True)
     l1: float = setting(0.0, "coefficient of the metric's L1 penalty", low=0)
     l1_reduction: Literal["mean", "sum"] = setting("mean", "L1 penalty over the batch")
     solver: Solver = choice(SOLVERS, "minres", "solver of the model's linear system")
@@ -129,7 +129,7 @@ class TaskMet(Method):
         gradient, _ = self.metric_gradient(learner, batch, key)
         # A penalty over the batch's sum grows with the batch, as the authors' did.
         l1 = self.settings.l1 * (len(batch.reward) if self.settings.l1_reduction == "sum" else 1)
-        if l1:
+        if not known_zero(l1):
             penalty = jax.grad(self.settings.metric.l1)(learner.metric.params, batch.observation, batch.action)
             gradient = jax.tree.map(lambda g, p: g + l1 * p, gradient, penalty)
         return step(self.settings.metric_optimizer, learner.metric, gradient)

@@ -1,0 +1,138 @@
+"""One run of an agent, as compiled functions of explicit state: act, step, store, update; then evaluate.
+
+Step and seed determine every random number: nothing else is carried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mbrl_taskmet.rl import replay
+from mbrl_taskmet.rl.environment import Environment
+from mbrl_taskmet.rl.evaluation import evaluate
+from mbrl_taskmet.rl.methods import Learner, Method
+from mbrl_taskmet.rl.normalization import prior
+from mbrl_taskmet.rl.replay import Replay
+from mbrl_taskmet.rl.settings import Settings
+
+DIAGNOSTIC_BATCHES = 8
+
+
+class Carry(NamedTuple):
+    """Everything a seed has between two environment steps."""
+
+    key: jax.Array  # the seed's own key, never changed: step t uses fold_in(key, t)
+    learner: Learner
+    env_state: Any
+    observation: jax.Array  # (n,), what the next action sees
+    failed_step: jax.Array  # the step at which the learner turned non-finite, or −1; it is frozen from then on
+    failed_part: jax.Array  # the index in `Learner` of what turned non-finite, or −1
+    replay: Replay
+
+
+class Report(NamedTuple):
+    """What a chunk tells of each seed, at its end. Shapes are per seed; NaN where a method has no such quantity."""
+
+    episode_returns: jax.Array  # (eval_episodes,), undiscounted
+    model_mse: jax.Array  # E‖ŝ' − s'‖² over all dimensions, in the environment's units, on batches of the replay
+    model_mse_state: jax.Array  # the same over the real dimensions
+    task_loss: jax.Array  # L_task(ω)
+    q_loss: jax.Array  # L_Q(ω, θ)
+    residual: jax.Array | None  # of the implicit solve, relative, on batches of the replay; None without one
+    metric_diagonal: jax.Array | None  # (n,), the mean of Λ's diagonal over the batch; None without a metric
+    failed_step: jax.Array
+    failed_part: jax.Array
+
+
+@dataclass(frozen=True)
+class SingleRun:
+    """An environment, a method and the sizes of a run.
+
+    Attributes:
+        env: the environment, as `check_environment` gives it.
+        method: how the model is learned.
+        settings: what `method` was made of, and the sizes; numbers may be traced.
+    """
+
+    env: Environment
+    method: Method
+    settings: Settings
+
+    def init(self, seed: jax.Array) -> Carry:
+        """The start of a seed, an int scalar, but for the replay."""
+        key = jax.random.fold_in(jax.random.key(0), seed)
+        key, learner_key, env_key = jax.random.split(key, 3)
+        env_state, observation = self.env.reset(env_key)
+        learner = self.method.init(learner_key)
+        if self.settings.normalize_observations:
+            learner = learner._replace(moments=prior(observation))
+        return Carry(
+            key=key,
+            learner=learner,
+            env_state=env_state,
+            observation=observation,
+            failed_step=jnp.int32(-1),
+            failed_part=jnp.int32(-1),
+            replay=None,  # type: ignore[arg-type]
+        )
+
+    def advance(self, carry: Carry, start: jax.Array) -> tuple[Carry, Report]:
+        """The steps from `start`, an int scalar, to the next evaluation, and that."""
+        length = self.settings.eval_every
+        carry, _ = jax.lax.scan(self._env_step, carry, start + jnp.arange(length, dtype=jnp.int32))
+        return carry, self._report(carry, start + length)
+
+    def _env_step(self, carry: Carry, step: jax.Array) -> tuple[Carry, None]:
+        settings = self.settings
+        act_key, env_key, sample_key, update_key = jax.random.split(jax.random.fold_in(carry.key, step), 4)
+        blindly = step < settings.random_steps
+        action = self.method.act(carry.learner, act_key, carry.observation, explore=True, random=blindly)
+        env_state, result = self.env.step(env_key, carry.env_state, action)
+        reward = settings.reward_scale * result.reward
+        buffer = replay.add(
+            carry.replay, step, self.env.action_space.encode(action), reward, result.terminated, result.truncated,
+            result.next_observation, result.observation,
+        )  # fmt: skip
+        carry = carry._replace(env_state=env_state, observation=result.observation, replay=buffer)
+        learner = carry.learner.observe(result.next_observation)
+
+        def learn() -> Learner:
+            batch = replay.sample(buffer, sample_key, step + 1, settings.batch_size)
+            return self.method.update(learner, learner.normalized_batch(batch), step, update_key)
+
+        return _keep_finite(carry, jax.lax.cond(~blindly, learn, lambda: learner), step), None
+
+    def _report(self, carry: Carry, step: jax.Array) -> Report:
+        learner = carry.learner
+        eval_key, batch_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(carry.key, step), 1))
+
+        def diagnose(key: jax.Array) -> dict[str, jax.Array | None]:
+            batch = replay.sample(carry.replay, key, step, self.settings.batch_size)
+            return self.method.diagnose(learner, batch, len(self.env.state_names), step, jax.random.fold_in(key, 1))
+
+        # One batch after the other: they need the memory of one.
+        figures = jax.lax.map(diagnose, jax.random.split(batch_key, DIAGNOSTIC_BATCHES))
+        return Report(
+            episode_returns=evaluate(self.env, partial(self.method.act, learner), eval_key, self.settings.eval_episodes),
+            failed_step=carry.failed_step,
+            failed_part=carry.failed_part,
+            **jax.tree.map(lambda figure: jnp.mean(figure, axis=0), figures),
+        )
+
+
+def _keep_finite(carry: Carry, learner: Learner, step: jax.Array) -> Carry:
+    """Take the new learner, or keep the last finite one for ever and remember when and what failed."""
+    sums = jnp.stack([sum((jnp.sum(x) for x in jax.tree.leaves(part)), jnp.float32(0)) for part in learner])
+    bad = ~jnp.isfinite(sums)
+    healthy = (carry.failed_step < 0) & ~bad.any()
+    first = (carry.failed_step < 0) & bad.any()
+    return carry._replace(
+        learner=jax.tree.map(lambda new, old: jnp.where(healthy, new, old), learner, carry.learner),
+        failed_step=jnp.where(first, step, carry.failed_step),
+        failed_part=jnp.where(first, jnp.argmax(bad).astype(jnp.int32), carry.failed_part),
+    )
