@@ -15,7 +15,7 @@ from mbrl_taskmet.core.settings import ConfigError, flag, nearest, options
 from mbrl_taskmet.rl.settings import Config, Settings
 from mbrl_taskmet.rl.spaces import ActionSpace
 
-Sweep = Mapping[str, Sequence[float]]
+Sweep = Mapping[str, Sequence[Any]]
 """Values of settings by name; every combination is run."""
 
 
