@@ -8,9 +8,9 @@ from collections.abc import Callable
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
 from envs.probes import PROBES
-from mbrl_taskmet.core.settings import nearest
+from mbrl_taskmet.core.settings import check_fields, nearest
 from mbrl_taskmet.rl.contract import brief
-from mbrl_taskmet.rl.environment import Environment, UnsupportedEnvironment
+from mbrl_taskmet.rl.environment import Environment, EnvironmentSettings, UnsupportedEnvironment
 
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {probe.__name__: probe for probe in PROBES}
 """Environments by name, beside those that gymnax registers."""
@@ -23,8 +23,10 @@ def make_environment(name: str, distractors: int = 0, disturbance: str = "noise"
     """The environment `name`, such as Acrobot-v1 or mypackage.module:Class, with so many distracting dimensions.
 
     Raises:
+        ConfigError: an argument is of the wrong type.
         UnsupportedEnvironment: there is none of that name, or it is one the agents cannot run; the message says why.
     """
+    check_fields(EnvironmentSettings(name=name, distractors=distractors, disturbance=disturbance))
     if disturbance not in DISTURBANCES:
         near = nearest(disturbance, DISTURBANCES)
         raise UnsupportedEnvironment(f"--disturbance {disturbance!r} is unknown; did you mean {near!r}? "

@@ -89,9 +89,10 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     output.mkdir(parents=True, exist_ok=True)
     results = {s.name: merged(earlier.get(s.name, []), found.get(s.name, [])) for s in experiment.settings}
     results = {name: rows for name, rows in results.items() if rows}
-    report(experiment.settings, results, runs | read_runs(options.logdir, found), output)
-    with drawing(output, "give the same command again, with --report"):
+    blocks = runs | read_runs(options.logdir, found)
+    with drawing(output, "give the same command again, with --report"):  # first: a damaged file that it draws is refused
         experiment.draw(results, output, options.logdir)
+    report(experiment.settings, results, blocks, output)
     print((output / "table.md").read_text(encoding="utf-8"))
     return 0
 

@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mbrl_taskmet.core.settings import ConfigError, Misplaced, before, check_names, choice, flatten, group, resolve, setting
+from mbrl_taskmet.core.settings import (
+    ConfigError,
+    Misplaced,
+    before,
+    check_names,
+    choice,
+    flatten,
+    group,
+    resolve,
+    setting,
+    shown,
+)
 from mbrl_taskmet.rl import format_1
 from mbrl_taskmet.rl.critics import CRITICS, CriticSettings
 from mbrl_taskmet.rl.environment import EnvironmentSettings
@@ -96,6 +107,8 @@ class Config:
         Raises:
             ConfigError: a value is of the wrong type, unknown, out of range, or does nothing, or two contradict each other.
         """
+        if not isinstance(action_space, ActionSpace | None):
+            raise ConfigError(f"the action space is {shown(action_space)}; give Discrete or Box, or none")
         fitting = [name for name, critic in CRITICS.items() if action_space is None or isinstance(action_space, critic.acts_in)]
         named = self.given.get("critic")
         if named in tuple(CRITICS) and named not in fitting:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbrl_taskmet.core.run_axis import RunAxis
+from mbrl_taskmet.core.settings import ConfigError, shown
 from mbrl_taskmet.rl import format_1, replay
 from mbrl_taskmet.rl.environment import Environment, check_environment, episodic
 from mbrl_taskmet.rl.evaluation import evaluate
@@ -72,9 +73,11 @@ def train(env: Environment, config: Config | Settings, method: Method | None = N
         method: a way of learning the model of your own, instead of the one that `config` names.
 
     Raises:
-        ConfigError: the configuration cannot work.
+        ConfigError: the configuration cannot work, or an argument is none of these.
     """
     settings = resolved(env, config)
+    if not isinstance(method, Method | None):
+        raise ConfigError(f"the method is {shown(method)}; give an instance of a subclass of mbrl_taskmet.Method, or none")
     trainer = Trainer(env, method or make_method(env, settings), settings)
     steps, reports, carry = [], [], trainer.init()
     for step, carry, report in trainer.run(carry):  # noqa: B020, B007
@@ -94,6 +97,8 @@ def resolved(env: Environment, config: Config | Settings) -> Settings:
     env = episodic(env)
     if isinstance(config, Settings):
         return config
+    if not isinstance(config, Config):
+        raise ConfigError(f"the configuration is {shown(config)}; give a mbrl_taskmet.Config, such as Config(steps=2000)")
     noise = env.observation_size - len(env.state_names)
     return Config(**{"env": env.name, **config.given, "distractors": noise}).resolve(env.action_space)
 

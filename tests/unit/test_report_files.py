@@ -39,7 +39,7 @@ def test_damaged_runs_are_named(text: str, tmp_path: Path) -> None:
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "weights.csv")
-    with pytest.raises(ConfigError, match="it is no file"), undamaged(tmp_path / "weights.csv") as path:
+    with pytest.raises(ConfigError, match="it is no regular file"), undamaged(tmp_path / "weights.csv") as path:
         read_csv(path)
 
 
