@@ -56,7 +56,6 @@ class Sandbox:
             folder.mkdir()
         for folder in (self.canary, self.cwd):
             (folder / "keep").write_text("nobody's\n")
-        self._environment = {"JAX_COMPILATION_CACHE_DIR": str(root / "cache")}
         self._programs: dict[str, Any] = {}
         self._complete = False
 
@@ -78,7 +77,6 @@ class Sandbox:
         """Be in the sandbox, with the library that does not train for long, and everything there to be mutated."""
         where = Path.cwd()
         with contextlib.ExitStack() as stack:
-            stack.enter_context(mock.patch.dict(os.environ, self._environment))
             for patch in self._patches():
                 stack.enter_context(patch)
             stack.callback(os.chdir, where)
@@ -137,10 +135,10 @@ class Sandbox:
 
         place = ["--logdir", str(self.base), "--name"]
         every = mock.patch.object(Checkpoints, "due", lambda checkpoints: True)
-        with every, _silence():
+        with every, _silence() as said:
             codes = main(None, [*AGENT, *place, "agent"]), decide([*CELL, *place, "cell"])
         if any(codes):
-            raise RuntimeError(f"the runs to be mutated end with {codes}")
+            raise RuntimeError(f"the runs to be mutated end with {codes}: {said.getvalue()}")
         shutil.copytree(self.base / "agent", self.base / "interrupted")
         for path in ("state/300", "replay/200-300"):
             shutil.rmtree(self.base / "interrupted" / "checkpoints" / path)
@@ -191,9 +189,11 @@ class Sandbox:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+def _silence() -> Iterator[io.StringIO]:
+    """What is said instead of saying it."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        yield said
 
 
 def _write_extra(output: Path, name: str) -> None:
