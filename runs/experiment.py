@@ -65,6 +65,9 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     chosen = _chosen(experiment, options.only)
     configs = {setting.name: setting.config | {**given, "steps": options.steps} for setting in chosen}
     earlier, runs = read_report(options.output) if options.output else ({}, {})
+    if strange := earlier.keys() - {setting.name for setting in experiment.settings}:
+        raise ConfigError(f"the report in {options.output} has a setting {min(strange)}, which runs.{experiment.name} has not; "
+                          "restore it, or give another --output")  # fmt: skip
     for setting in chosen:
         configs[setting.name].resolve()  # what cannot work is refused before anything is run
         for name in fnmatch.filter(runs, f"{setting.name}/*"):

@@ -206,7 +206,7 @@ def _metrics() -> st.SearchStrategy[Call]:
             def loss(_: Sandbox) -> Any:
                 metric = kind(**given)
                 params = metric.init(jax.random.key(0), 2, 1)
-                return metric.loss(params, jnp.ones((3, 2)), jnp.ones((3, 1)), jnp.ones((3, 2)))
+                return jax.eval_shape(metric.loss, params, jnp.ones((3, 2)), jnp.ones((3, 1)), jnp.ones((3, 2)))
 
             return Call(f"{kind.__name__}(**{given}).loss", loss)
 
@@ -215,7 +215,7 @@ def _metrics() -> st.SearchStrategy[Call]:
     def arrays(name: str, observation: Any, action: Any, error: Any) -> Call:
         def loss(_: Sandbox) -> Any:
             metric = library.METRICS[name]()
-            return metric.loss(metric.init(jax.random.key(0), 2, 1), observation, action, error)
+            return jax.eval_shape(metric.loss, metric.init(jax.random.key(0), 2, 1), observation, action, error)
 
         return Call(f"METRICS[{name!r}]().loss(φ, {observation!r}, {action!r}, {error!r})", loss, OF_ARRAYS)
 

@@ -370,10 +370,13 @@ def test_run_trains_with_records_what_is_given_in_python(tmp_path: Path, capsys:
 
 def test_arrays_are_told_apart_in_a_run(tmp_path: Path) -> None:
     def budget(rate: float) -> CellSettings:
-        return CellSettings(task=Budget(rates=rate * np.eye(10), train=10, test=10), objective=MSE(), **TINY)
+        return CellSettings(task=Budget(rates=rate * np.tri(10), train=10, test=10), objective=MSE(), **TINY)
 
     run(budget(0.1), tmp_path / "budget")
     run(budget(0.1), tmp_path / "budget")
+    with pytest.raises(ConfigError, match="so that none can be scored; give data on which decisions differ"):
+        run(CellSettings(task=Budget(rates=0.1 * np.eye(10)), objective=MSE(), **TINY), tmp_path / "alike")
+    assert not (tmp_path / "alike").exists()
     with pytest.raises(ConfigError, match="has rates of the task budget float64"):
         run(budget(0.2), tmp_path / "budget")
     with pytest.raises(ConfigError, match="the click rates are given twice"):

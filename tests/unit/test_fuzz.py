@@ -23,7 +23,7 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 def test_nothing_that_is_tried_fails(tmp_path: Path) -> None:
     """In a process of its own, for the types that tests check would refuse before the library does."""
-    argv = ["-m", "runs.fuzz", "--cases", "72", "--seed", "5", "--output", str(tmp_path)]
+    argv = ["-m", "runs.fuzz", "--cases", "66", "--seed", "5", "--output", str(tmp_path)]
     done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=300, env=os.environ | QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "fuzz.json").read_text())
