@@ -91,7 +91,7 @@ def shown(value: Any, most: int = 80) -> str:
     try:
         text = " ".join(repr(value).split())
     except Exception:  # Python writes no number of thousands of digits, and a class of the user's may raise its own
-        text = f"a {type(value).__name__}"
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= most else f"{text[:most]}…"
 
 
