@@ -50,6 +50,7 @@ DAYS = "".join(f"2024-01-{day:02},{10 + day},{20 + day}\n" for day in range(1, 2
         ("--method taskmet --alpha 1", "--alpha 1.0 does nothing for --method taskmet"),
         ("--choose 51", "--choose is 51; give a number from 1 to the 50 items there are"),
         ("--task budget --choose 6", "--choose is 6; give a number from 1 to the 5 items there are"),
+        ("--seeds 2147483647", "21474836470 runs are more than the 1048576 that train at once; give fewer --seeds"),
         ("--items 5 --choose 5", "--choose is 5 of 5 items, and there is nothing to decide; give fewer, or more --items"),
         ("--task budget --choose 5", "--choose is 5 of 5 items, and there is nothing to decide"),
         ("--prices x.csv", "--prices x.csv does nothing for --task cubic"),
