@@ -16,6 +16,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
+from mbrl_taskmet.core.run_axis import MOST_RUNS
 from mbrl_taskmet.core.settings import ConfigError, flag
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
@@ -61,6 +62,8 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     given, rest = _parser(experiment).read(argv)
     options = argparse.Namespace(**rest)
     check_counts(options, "seeds", "steps", "block")
+    if options.seeds > MOST_RUNS:
+        raise ConfigError(f"--seeds is {options.seeds}; give {MOST_RUNS} or less")
     start_jax(min(options.seeds, options.block, cores()))
     chosen = _chosen(experiment, options.only)
     configs = {setting.name: setting.config | {**given, "steps": options.steps} for setting in chosen}

@@ -16,6 +16,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ CELL = ["--task", "cubic", "--method", "dfl", "--items", "4", "--datasets", "2",
         "--validation", "4", "--test", "4", "--steps", "20"]  # fmt: skip
 CLOCK = ("wall_time", "wall_seconds", "time/steps_per_second")
 DAYS = 90
+SPARE_BYTES = 8_000_000_000
+"""What cases may take beyond what the process has."""
 
 
 class Sandbox:
@@ -82,6 +85,7 @@ class Sandbox:
             stack.callback(os.chdir, where)
             self.fresh()
             self._make()
+            stack.enter_context(_bounded_memory())
             yield self
 
     def _patches(self) -> Iterator[Any]:
@@ -186,6 +190,18 @@ class Sandbox:
                 logdir = self.base / "logs" / experiment.name
                 if main(experiment, ["--report", "--logdir", str(logdir), "--output", str(output)]):
                     raise RuntimeError(f"the report of {experiment.name} to be mutated fails")
+
+
+@contextlib.contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """What would take all of the machine's memory is a MemoryError of the case's instead of the end of this process."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + SPARE_BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @contextlib.contextmanager

@@ -269,6 +269,8 @@ def test_a_damaged_file_that_is_drawn_is_refused_before_anything_is_written(
     [
         (["--only", "c*"], "--only c* is no setting; there are a, b"),
         (["--seeds", "0"], "--seeds is 0; give 1 or more"),
+        (["--seeds", "2000000"], "--seeds is 2000000; give 1048576 or less"),
+        (["--seeds", "9223372036854775808"], "--seeds is 9223372036854775808; give 2147483647 or less"),
         (["--model-rl", ".1"], "'--model-rl' is no option; did you mean --model-lr?"),
         (["--env", "Acrobot-v1"], "'--env' is no option; did you mean"),
         (["--seed", "3"], "'--seed' is no option; did you mean --seeds?"),
