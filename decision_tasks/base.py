@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mbrl_taskmet.core.networks import UniformMLP, apply
-from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.core.settings import ConfigError, check_fields
 
 PyTree = Any
 
@@ -52,6 +52,9 @@ class Task:
     outer_batch: ClassVar[int] = 50  # instances in TaskMet's outer loss
     lodl_std: ClassVar[float | None] = None  # spread of LODL's samples around y; that of y itself by default
     lodl_learning_rate: ClassVar[float] = 0.01  # Adam's, for LODL's fitted losses
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def data(self, key: jax.Array) -> Split:
         """One data set. `key` is consumed."""
@@ -138,6 +141,8 @@ def split(data: Data, train: int, validation: int) -> Split:
 
 
 def check_choice(choose: int, items: int) -> None:
-    """Raise ConfigError unless 1 ≤ choose ≤ items."""
+    """Raise ConfigError unless 1 ≤ choose < items."""
     if not 1 <= choose <= items:
         raise ConfigError(f"--choose is {choose}; give a number from 1 to the {items} items there are")
+    if choose == items:
+        raise ConfigError(f"--choose is {choose} of {items} items, and there is nothing to decide; give fewer, or more --items")

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from decision_tasks.base import Data, Split, Task, check_choice, split, standardize
 from decision_tasks.budget_relaxations import projected_gradient, soft_greedy
+from decision_tasks.inputs import as_numbers
 from decision_tasks.rates import check_rates, generate_rates, read_rates
 from mbrl_taskmet.core.settings import ConfigError, setting
 
@@ -59,11 +60,14 @@ class Budget(Task):
     rates: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice(self.choose, self.items)
         if self.rates is not None and self.rates_file is not None:
             raise ConfigError("the click rates are given twice, as an array and as a file; leave one out")
+        if self.rates is not None:
+            object.__setattr__(self, "rates", as_numbers(self.rates, "the click rates", "numbers, websites × users"))
         if self._known_rates is not None:
-            check_rates(np.asarray(self._known_rates), self.items, self.users)
+            check_rates(self._known_rates, self.items, self.users)
 
     @override
     @property

@@ -39,6 +39,7 @@ class Cubic(Task):
     epsilon: float = 0.01
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice(self.choose, self.items)
 
     @override

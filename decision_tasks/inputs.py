@@ -8,8 +8,12 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.core.settings import shown as shown_value
 
 MOST_BYTES = 2**31
 """More is refused: it would be read whole."""
@@ -70,6 +74,26 @@ def csv_rows(text: str, what: str) -> Iterator[tuple[int, list[str]]]:
 def shown(text: str) -> str:
     """A cell as an error shows it: quoted, without what a terminal would act on, and not longer than a line."""
     return repr(text) if len(text) <= 40 else repr(text[:40]) + "…"
+
+
+def as_numbers(values: Any, what: str, wanted: str) -> np.ndarray:
+    """An array that is given in Python.
+
+    Args:
+        values: the array, or what numpy makes one of.
+        what: what it is called, for the sentence of an error.
+        wanted: what the user should give, for the same.
+
+    Raises:
+        ConfigError: it is none, or not of real numbers.
+    """
+    try:
+        array = np.asarray(values)
+    except Exception:  # numpy and JAX raise several
+        array = np.array(None)
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"{what} are {shown_value(values)}; give {wanted}")
+    return array
 
 
 def fingerprint(data: bytes, shape: tuple[int, ...]) -> str:

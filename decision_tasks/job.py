@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from decision_tasks.one_run import VALIDATE_EVERY, CellCarry
 from decision_tasks.report import Tables, draw, learned, result_of, rows_of, write_report
 from decision_tasks.saved import check_same_cells, is_finished, move_checkpoints, to_json
 from decision_tasks.settings import CellSettings
 from decision_tasks.training import CellTrainer
-from mbrl_taskmet.core.settings import ConfigError
-from mbrl_taskmet.runner.loop import Chunk, Place, drive, own
+from mbrl_taskmet.core.settings import ConfigError, shown
+from mbrl_taskmet.runner.loop import Chunk, Place, as_path, check_manner, drive, own
 from mbrl_taskmet.runner.plotting import drawing
 from mbrl_taskmet.runner.records import Layout, Row, write_arrays, write_json
 
@@ -43,7 +45,8 @@ def run(
         OSError: the machine fails; what is written stays.
         Stopped: a signal asked the run to end; record and checkpoint are written.
     """
-    cells, directory = (cells,) if isinstance(cells, CellSettings) else tuple(cells), Path(directory)
+    cells, directory = _as_cells(cells), as_path(directory)
+    check_manner(checkpoint_share, say)
     _check_apart(cells)
     with own(directory, to_json(cells), go_on) as place:
         if place.began:
@@ -52,14 +55,14 @@ def run(
         for note in dict.fromkeys(note for cell in cells for note in cell.task.notes):
             say(note)
         finished = {cell.directory for cell in cells if is_finished(directory / cell.directory)}
-        write_json(directory / "config.json", to_json(cells))
+        begin_record = partial(write_json, directory / "config.json", to_json(cells))
         trainer: CellTrainer | None = None
         for cell in cells:
             if cell.directory in finished:
                 continue
             common = trainer.common if trainer is not None and cell.shares(trainer.cell) else None
             trainer = CellTrainer(cell, common)
-            _train(CellJob(trainer), place, checkpoint_share)
+            _train(CellJob(trainer), place, checkpoint_share, begin_record)
         tables = write_report(cells, directory)
         with drawing(directory, go_on):
             draw(cells, directory)
@@ -93,17 +96,25 @@ class CellJob:
             yield Chunk(iteration, new_carry, new, f"{report.stopped.sum()} of {cell.runs} runs stopped", news)
 
 
-def _train(job: CellJob, place: Place, share: float) -> None:
+def _train(job: CellJob, place: Place, share: float, begin_record: Callable[[], None]) -> None:
     """Train a cell to its `result.json`, or go on with it."""
     folder = job.trainer.cell.directory
     directory = place.directory / folder
     directory.mkdir(exist_ok=True)
     move_checkpoints(directory)
-    done = drive(job, place, folder, share)
+    done = drive(job, place, folder, share, begin_record)
     result = job.trainer.finish(done.carry)
     write_arrays(directory / "learned.npz", learned(job.trainer, result))
     seconds = done.rows[-1]["wall_seconds"] if done.rows else None
     write_json(directory / "result.json", result_of(job.trainer, result, seconds))
+
+
+def _as_cells(cells: Any) -> tuple[CellSettings, ...]:
+    """One cell or several, as a tuple."""
+    several = (cells,) if isinstance(cells, CellSettings) else tuple(cells) if isinstance(cells, Iterable) else (None,)
+    if not all(isinstance(cell, CellSettings) for cell in several):
+        raise ConfigError(f"the cells are {shown(cells)}; give CellSettings, one or several")
+    return several
 
 
 def _check_apart(cells: tuple[CellSettings, ...]) -> None:

@@ -23,7 +23,7 @@ from mbrl_taskmet.core.bilevel import Bilevel, Info, State, fit, take
 from mbrl_taskmet.core.linear_solve import NormalCG, Solver
 from mbrl_taskmet.core.metric import FactorMetric, squared_norm
 from mbrl_taskmet.core.optimizers import Trained
-from mbrl_taskmet.core.settings import setting
+from mbrl_taskmet.core.settings import check_fields, setting
 
 PyTree = Any
 CLIP = 1.0  # norm at which the predictor's gradient is clipped
@@ -50,6 +50,9 @@ class Objective:
     alpha: float = 0.0
     inner_steps: int = 10
     batch: int = 10
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def preparation(self) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from typing_extensions import override
 
 from decision_tasks.base import Data, Split, Task, split, standardize
+from decision_tasks.inputs import as_numbers
 from decision_tasks.prices import Prices, check_prices, factor_prices, read_prices, sp500_prices
 from decision_tasks.simplex_qp import simplex_qp
 from mbrl_taskmet.core.settings import ConfigError, setting
@@ -66,10 +67,12 @@ class Portfolio(Task):
     prices: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.prices is not None and self.source != _SP500:
             raise ConfigError(f"the prices are given twice, as an array and as --prices {self.source}; leave one out")
         if self.prices is not None:
-            check_prices(np.asarray(self.prices))
+            object.__setattr__(self, "prices", as_numbers(self.prices, "the prices", "numbers, days × stocks"))
+            check_prices(self.prices)
         days, stocks = self._shape
         if stocks < 2:
             raise ConfigError("the prices are of one ticker, and there is nothing to choose; give two or more")

@@ -89,6 +89,7 @@ def check_prices(values: np.ndarray, name: str = "the prices", tickers: Sequence
     """Raise ConfigError unless values are (days, stocks), positive, and of a size that returns can be computed of."""
     if values.ndim != 2 or values.dtype.kind not in "iuf":
         raise ConfigError(f"{name}: {values.dtype} of the shape {values.shape}; give numbers, days × stocks")
+    values = values.astype(np.float64)
     low, high = np.min(values, axis=0, initial=np.inf), np.max(values, axis=0, initial=0)
     bad = np.flatnonzero(~((low >= _LIMITS[0]) & (high <= _LIMITS[1]) & (high <= _MOST_RATIO * low)))  # NaN is bad
     if len(bad):

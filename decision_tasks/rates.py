@@ -42,9 +42,6 @@ def read_rates(path: str) -> tuple[np.ndarray, str]:
     else:
         rates, lines = _from_csv(decoded(data, what, _WANTED), what)
     check_rates(rates, 1, 1, lines)
-    if len(rates) > 1 and (_silence(rates) == _silence(rates)[0]).all():
-        raise ConfigError(f"{what} has the same rates for every website, as far as float32 tells, and every decision would be "
-                          "worth the same; give rates that differ")  # fmt: skip
     return rates, fingerprint(data, rates.shape)
 
 
@@ -67,10 +64,14 @@ def check_rates(rates: np.ndarray, items: int, users: int, lines: Sequence[int] 
         row, column = bad[0]
         raise ConfigError(f"the click rate in row {lines[row] if lines else row + 1}, column {column + 1} is "
                           f"{rates[row, column]}; give rates from 0 to 1")  # fmt: skip
+    silence = _silence(rates)
     for silent, word in ((1, 0), (0, 1)):
-        if (_silence(rates) == silent).all():
+        if (silence == silent).all():
             raise ConfigError(f"every click rate is {word}, as far as float32 tells, and every decision would be worth the "
                               "same; give rates that differ")  # fmt: skip
+    if len(rates) > 1 and (silence == silence[0]).all():
+        raise ConfigError("the click rates are the same for every website, as far as float32 tells, and every decision would "
+                          "be worth the same; give rates that differ")  # fmt: skip
 
 
 def _silence(rates: np.ndarray) -> np.ndarray:

@@ -154,7 +154,7 @@ def draw(cells: Sequence[CellSettings], directory: Path) -> None:
     cubic = {label: value for (task, label), value in arrays.items() if task == "cubic"}
     if cubic:
         draw_predictions(cubic, directory / "cubic.png")
-    if ("budget", "taskmet") in arrays:
+    if ("budget", "taskmet") in arrays and arrays["budget", "taskmet"]["metric"].shape[-1] > 1:
         draw_ellipses(arrays["budget", "taskmet"], directory / "metric.png")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 import zlib
@@ -16,7 +17,7 @@ from decision_tasks.evaluation import BASELINES
 from decision_tasks.objectives import OBJECTIVES
 from decision_tasks.settings import ALL, TASKS, CellSettings, cells, with_shared_tasks
 from mbrl_taskmet.core.settings import ConfigError, before, flag, options, resolve
-from mbrl_taskmet.runner.records import shortened
+from mbrl_taskmet.runner.records import read_regular, shortened
 from mbrl_taskmet.runner.rundir import FORMAT, check_same, saved_settings
 
 _SCORES = ("normalized_dq", "test_mse")
@@ -96,14 +97,24 @@ def is_finished(place: Path) -> bool:
     if not path.exists():
         return False
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(read_regular(path))
         if not _is_result(result):
             raise ValueError("its results are not what the program writes")
-        with np.load(place / "learned.npz", allow_pickle=False) as arrays:
-            dict(arrays)
+        _check_learned(place / "learned.npz", with_metric=result.get("method") == "taskmet")
     except (OSError, ValueError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{place} is damaged ({shortened(error)}); restore it, or remove {path} to train it again") from None
     return True
+
+
+def _check_learned(path: Path, with_metric: bool) -> None:
+    """Raise ValueError unless a cell's arrays are what pictures are made of."""
+    with np.load(io.BytesIO(read_regular(path)), allow_pickle=False) as arrays:
+        found = dict(arrays) if isinstance(arrays, Mapping) else {}
+    for name in ("x", "y", "prediction", *(["metric"] if with_metric else [])):
+        if name not in found or found[name].dtype.kind != "f":
+            raise ValueError(f"{path.name} holds no numbers called {name}")
+    if found["prediction"].shape[1:] != found["y"].shape or found["x"].shape[:1] != found["y"].shape[:1]:
+        raise ValueError(f"the arrays in {path.name} are of different shapes")
 
 
 def _is_result(result: Any) -> bool:

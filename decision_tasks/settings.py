@@ -14,6 +14,7 @@ from decision_tasks.portfolio import Portfolio
 from mbrl_taskmet.core.settings import (
     ConfigError,
     Option,
+    check_fields,
     check_names,
     choice,
     flag,
@@ -21,6 +22,7 @@ from mbrl_taskmet.core.settings import (
     options,
     resolve,
     setting,
+    shown,
 )
 
 TASKS: dict[str, type[Task]] = {"cubic": Cubic, "budget": Budget, "portfolio": Portfolio}
@@ -52,8 +54,10 @@ class CellSettings:
     x64: bool = setting(False, "compute in float64")
 
     def __post_init__(self) -> None:
-        for option in _own_options():
-            option.check(getattr(self, option.field.name))
+        for name, kind in (("task", Task), ("objective", Objective)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise ConfigError(f"the {name} is {shown(value)}; give an instance of a {kind.__name__}")
+        check_fields(self)
         if self.objective.differentiates and not self.task.relaxed:
             raise ConfigError(f"the task {self.task.name} has no relaxed decision and {self.objective.name} differentiates it; "
                               "use mse or lodl, or write its relax")  # fmt: skip

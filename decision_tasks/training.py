@@ -92,10 +92,16 @@ class CellTrainer:
 
     @property
     def common(self) -> PyTree:
-        """Of each data set (datasets, …): what the objective prepares, and the values of random and of optimal decisions."""
+        """Of each data set (datasets, …): what the objective prepares, and the values of random and of optimal decisions.
+
+        Raises:
+            ConfigError: the two values are the same, or not finite, so that no decision can be scored.
+        """
         if self._common is None:
             with self._precision():
-                self._common = self._prepare()
+                common = self._prepare()
+            _check_scale(*common[1:])
+            self._common = common
         return self._common
 
     @property
@@ -186,3 +192,14 @@ class CellTrainer:
         axis = RunAxis(self.cell.datasets)
         mapped = jax.jit(axis.sharded(partial(jax.lax.map, self._one.common)))
         return axis.to_host(mapped(axis.to_devices(np.arange(axis.count))))
+
+
+def _check_scale(random: np.ndarray, optimal: np.ndarray) -> None:
+    """Raise ConfigError unless optimal decisions are worth more than random ones on every data set, both (datasets,)."""
+    rounding = 8 * np.finfo(optimal.dtype).eps * np.maximum(np.abs(random), np.abs(optimal))
+    bad = np.flatnonzero(~(optimal - random > rounding))  # NaN is bad
+    if len(bad):
+        raise ConfigError(
+            f"on data set {bad[0]} optimal decisions are worth {optimal[bad[0]]:.6g} and random ones {random[bad[0]]:.6g}, so "
+            "that none can be scored; give data on which decisions differ, or more test instances"
+        )

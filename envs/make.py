@@ -11,7 +11,7 @@ from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
 from envs.playground import PlaygroundEnvironment
 from envs.probes import PROBES
-from mbrl_taskmet.core.settings import nearest, resolve
+from mbrl_taskmet.core.settings import ConfigError, nearest, resolve, shown
 from mbrl_taskmet.rl.contract import brief
 from mbrl_taskmet.rl.environment import Environment, EnvironmentSettings, UnsupportedEnvironment
 from mbrl_taskmet.rl.suites import BraxSuite, GymnaxSuite, PlaygroundSuite, Suite
@@ -34,6 +34,8 @@ def make_environment(name: str, distractors: int = 0, **given: Any) -> Environme
     Raises:
         ConfigError: a setting will not do, there is no such environment, or it is one the agents cannot run.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"the environment is {shown(name)}; give its name, such as 'Acrobot-v1'")
     return environment_of(resolve(EnvironmentSettings, {"env": name, "distractors": distractors, **given}))
 
 

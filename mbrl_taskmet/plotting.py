@@ -14,7 +14,7 @@ from typing import Any
 
 from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.rl.settings import read_saved
-from mbrl_taskmet.runner.command import command
+from mbrl_taskmet.runner.command import Parser, command
 from mbrl_taskmet.runner.plotting import Rows, plot_groups
 from mbrl_taskmet.runner.records import read_rows
 from mbrl_taskmet.runner.rundir import saved_settings
@@ -62,19 +62,18 @@ def _name(setting: Mapping[str, Any], settings: Iterable[Mapping[str, Any]]) -> 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Draw the runs named on the command line; 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m mbrl_taskmet.plotting", description="Draw runs side by side.")
+    parser = Parser(prog="python -m mbrl_taskmet.plotting", description="Draw runs side by side.")
     parser.add_argument("directories", nargs="+", metavar="DIR", type=Path, help="directory of a run, or of several")
     parser.add_argument("--output", default="comparison.png", type=Path, metavar="FILE",
                         help="the PNG's name, also the SVG's but for its ending (default: comparison.png)")  # fmt: skip
-    options = parser.parse_args(argv)
+    options = argparse.Namespace(**parser.read(argv)[1])
     if not options.output.name:
         raise ConfigError(f"--output {options.output} is no file; give the PNG's name")
+    path, groups = options.output.with_suffix(".png"), read_groups(options.directories)
     try:
-        path = options.output.with_suffix(".png")
-        plot_groups(read_groups(options.directories), path)
-    except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        plot_groups(groups, path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror or error}); give another --output") from None
     print(f"{path} and {path.with_suffix('.svg')}")
     return 0
 

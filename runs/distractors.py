@@ -21,7 +21,7 @@ from mbrl_taskmet.runner.plotting import STYLES, draw_against, save_both
 from mbrl_taskmet.runner.rundir import check_code, saved_settings
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
-from runs.report import Results, read_csv, read_published, returns_against, undamaged, write_csv
+from runs.report import Results, as_count, as_number, read_csv, read_published, returns_against, undamaged, write_csv
 from runs.setting import Setting
 
 COUNTS = (16, 32, 64, 128, 256, 512)
@@ -52,6 +52,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     """Figure 6, the published one beside ours, at the end and over all of training, and Figure 7."""
     from matplotlib.figure import Figure
 
+    kept = _read_weights(output / "weights.csv.gz")
     figure = Figure(figsize=(15, 4.5), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
     numbers = published()
@@ -65,10 +66,10 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     figure.legend(*axes[1].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     axes[0].set_ylabel("return, mean ± standard error")
     save_both(figure, output / "figure6.png")
-    _draw_metric(results, output, logdir)
+    _draw_metric(kept | {(line["setting"], line["seed"]): line for line in _weights(results, logdir)}, output)
 
 
-def _draw_metric(results: Results, output: Path, logdir: Path) -> None:
+def _draw_metric(lines: dict[tuple[str, int], dict[str, Any]], output: Path) -> None:
     """Figure 7: the final weight of every real dimension, and the range of the distractors', for TaskMet's runs.
 
     Drawn in standard deviations, the units that the metric sees by default, and in the environment's, the published ones; kept
@@ -76,13 +77,9 @@ def _draw_metric(results: Results, output: Path, logdir: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    path, lines = output / "weights.csv.gz", dict[tuple[str, int], dict[str, Any]]()
-    with undamaged(path):
-        lines |= {(line["setting"], int(line["seed"])): line for line in (read_csv(path) if path.exists() else [])}
-    lines |= {(line["setting"], line["seed"]): line for line in _weights(results, logdir)}
     if not lines:
         return
-    write_csv(path, [lines[key] for key in sorted(lines)])
+    write_csv(output / "weights.csv.gz", [lines[key] for key in sorted(lines)])
     learned = [method for method in METRICS if any(name.startswith(f"{method}-") for name, _ in lines)]
     figure = Figure(figsize=(11, 4.5 * len(learned)), layout="constrained")
     axes = figure.subplots(len(learned), 2, sharey="col", squeeze=False)
@@ -101,6 +98,20 @@ def _draw_metric(results: Results, output: Path, logdir: Path) -> None:
     named = dict(zip(labels, handles, strict=True))
     axes[0, 0].legend(list(named.values()), list(named), fontsize="small")
     save_both(figure, output / "figure7.png")
+
+
+def _read_weights(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """The lines of `weights.csv.gz` by setting and seed, every weight of them a finite number; none where there is no file."""
+    if not path.exists():
+        return {}
+    with undamaged(path):
+        lines = {(line["setting"], as_count(line["seed"])): dict(line) for line in read_csv(path, key=("setting", "seed"))}
+        for (name, _), line in lines.items():
+            size = len(REAL) + as_count(name.rpartition("-")[2])
+            for unit in UNITS:
+                if len([as_number(weight) for weight in line[unit].split()]) != size:
+                    raise ValueError(f"{name} has no {size} weights in the column {unit}")
+        return lines
 
 
 def _draw_weights(axis: Any, place: float, center: np.ndarray) -> None:

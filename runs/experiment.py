@@ -16,6 +16,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
+from mbrl_taskmet.core.run_axis import MOST_RUNS
 from mbrl_taskmet.core.settings import ConfigError, flag
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.runner.agent import run
@@ -60,10 +61,15 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     given, rest = _parser(experiment).read(argv)
     options = argparse.Namespace(**rest)
     check_counts(options, "seeds", "steps", "block")
+    if options.seeds > MOST_RUNS:
+        raise ConfigError(f"--seeds is {options.seeds}; give {MOST_RUNS} or less")
     start_jax(min(options.seeds, options.block, cores()))
     chosen = _chosen(experiment, options.only)
     configs = {setting.name: setting.config | {**given, "steps": options.steps} for setting in chosen}
     earlier, runs = read_report(options.output) if options.output else ({}, {})
+    if strange := earlier.keys() - {setting.name for setting in experiment.settings}:
+        raise ConfigError(f"the report in {options.output} has a setting {min(strange)}, which runs.{experiment.name} has not; "
+                          "restore it, or give another --output")  # fmt: skip
     for setting in chosen:
         configs[setting.name].resolve()  # what cannot work is refused before anything is run
         for name in fnmatch.filter(runs, f"{setting.name}/*"):
@@ -85,9 +91,10 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     output.mkdir(parents=True, exist_ok=True)
     results = {s.name: merged(earlier.get(s.name, []), found.get(s.name, [])) for s in experiment.settings}
     results = {name: rows for name, rows in results.items() if rows}
-    report(experiment.settings, results, runs | read_runs(options.logdir, found), output)
-    with drawing(output, "give the same command again, with --report"):
+    blocks = runs | read_runs(options.logdir, found)
+    with drawing(output, "give the same command again, with --report"):  # first: a damaged file that it draws is refused
         experiment.draw(results, output, options.logdir)
+    report(experiment.settings, results, blocks, output)
     print((output / "table.md").read_text(encoding="utf-8"))
     return 0
 

@@ -13,7 +13,9 @@ import csv
 import gzip
 import io
 import json
+import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -22,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.core.settings import MOST, ConfigError
 from mbrl_taskmet.rl.settings import Settings, read_saved
-from mbrl_taskmet.runner.records import write_text
+from mbrl_taskmet.runner.records import read_regular, shortened, write_text
 from mbrl_taskmet.runner.rundir import saved_settings, to_json
 from mbrl_taskmet.runner.statistics import iqm, mean, probability_of_improvement, standard_error, stratified_ci95
 from runs.setting import Setting
@@ -56,7 +58,7 @@ def read_runs(logdir: Path, names: Iterable[str]) -> Runs:
     runs = {}
     for path in (path for name in names for path in sorted((logdir / name).glob("*/summary.json"))):
         with undamaged(path):
-            summary = json.loads(path.read_text(encoding="utf-8"))
+            summary = json.loads(read_regular(path))
             known = {key: summary[key] for key in keys}
         settings = saved_settings(path.parent, read_saved)
         runs[str(path.parent.relative_to(logdir))] = known | {"settings": dict(settings.names)}
@@ -86,20 +88,25 @@ def read_report(output: Path) -> tuple[Results, Runs]:
     if not path.exists():
         return results, {}
     with undamaged(path):
-        for line in read_csv(path):
-            value, error = (float(line[key]) if line[key] else None for key in ("return", "model_error"))
-            row = {"seed": int(line["seed"]), "step": int(line["step"]), "eval/return": value, "train/model_mse_state": error}
+        for line in read_csv(path, key=("setting", "seed", "step")):
+            value, error = (as_number(line[key]) if line[key] else None for key in ("return", "model_error"))
+            row = {
+                "seed": as_count(line["seed"]),
+                "step": as_count(line["step"]),
+                "eval/return": value,
+                "train/model_mse_state": error,
+            }
             results.setdefault(line["setting"], []).append(row)
     with undamaged(output / "runs.json") as file:
-        runs = json.loads(file.read_text(encoding="utf-8"))
+        runs = json.loads(read_regular(file))
         if not isinstance(runs, dict) or not all(isinstance(run, dict) for run in runs.values()):
             raise ValueError("it is no table of blocks")
         return results, runs
 
 
 @contextmanager
-def undamaged(path: Path) -> Iterator[Path]:
-    """Where a file of a report is read: whatever it lacks is a ConfigError that names it."""
+def undamaged(path: Path, mend: str = "restore it, or give another --output") -> Iterator[Path]:
+    """Where a file of a report is read: whatever it lacks is a ConfigError that names it, and what to do."""
     try:
         yield path
     except ConfigError:
@@ -115,7 +122,23 @@ def undamaged(path: Path) -> Iterator[Path]:
         ValueError,
         RecursionError,
     ) as error:
-        raise ConfigError(f"{path} is damaged ({error}); restore it, or give another --output") from error
+        raise ConfigError(f"{path} is damaged ({shortened(error)}); {mend}") from error
+
+
+def as_number(text: str) -> float:
+    """The finite number in a cell; ValueError for any other."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def as_count(text: str) -> int:
+    """The seed or the step in a cell; ValueError for what is none."""
+    value = int(text)
+    if not 0 <= value <= MOST:
+        raise ValueError(f"{text} is no seed and no step")
+    return value
 
 
 def merged(earlier: Rows, now: Rows) -> Rows:
@@ -156,15 +179,18 @@ def read_published(name: str) -> list[dict[str, str]]:
     return read_csv(PUBLISHED / name)
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path, key: tuple[str, ...] = ()) -> list[dict[str, str]]:
     """The lines of a CSV file, compressed if it ends in .gz.
 
+    Args:
+        path: where it is.
+        key: columns that tell any two lines apart.
+
     Raises:
-        ValueError: it is no file, or a line has too few or too many cells.
+        ValueError: it is no file, a line has too few or too many cells, or two are the same in `key`.
+        KeyError: it lacks one of these columns.
     """
-    if not path.is_file():  # a pipe would be waited for
-        raise ValueError("it is no file")
-    data = path.read_bytes()
+    data = read_regular(path)
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     lines = list(reader)
@@ -173,6 +199,9 @@ def read_csv(path: Path) -> list[dict[str, str]]:
             raise ValueError(
                 f"a line has {sum(value is not None for value in line.values())} cells of {len(reader.fieldnames or ())}"
             )
+    twice = [told for told, times in Counter(tuple(line[name] for name in key) for line in lines).items() if key and times > 1]
+    if twice:
+        raise ValueError(f"it has two lines of {', '.join(key)} {', '.join(twice[0])}")
     return lines
 
 

@@ -26,7 +26,7 @@ from mbrl_taskmet.runner.agent import restored
 from mbrl_taskmet.runner.plotting import STYLES, save_both
 from mbrl_taskmet.runner.rundir import saved_settings
 from runs.experiment import Experiment, main
-from runs.report import LAST, Results, final_returns, read_csv, undamaged, write_table
+from runs.report import LAST, Results, as_number, final_returns, read_csv, undamaged, write_table
 from runs.setting import Setting
 
 DISTRACTORS = 64
@@ -63,9 +63,19 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     if not path.exists():
         print(f"no gradients: {logdir / DEFAULT} holds no checkpoint", file=sys.stderr)
         return
+    _draw(results, _read(path), output)
+
+
+def _read(path: Path) -> dict[str, tuple[float, ...]]:
+    """Cosine, signal and milliseconds by solver; a series that diverges has neither of the first two."""
     with undamaged(path):
-        numbers = {line["solver"]: tuple(float(line[key]) for key in ("cosine", "signal", "ms")) for line in read_csv(path)}
-    _draw(results, numbers, output)
+        lines = read_csv(path, key=("solver",))
+        known = {line["solver"]: [line[key] if line[key] != "nan" else None for key in ("cosine", "signal")] for line in lines}
+        times = {line["solver"]: as_number(line["ms"]) for line in lines}
+        return {
+            solver: (*(np.nan if text is None else as_number(text) for text in texts), times[solver])
+            for solver, texts in known.items()
+        }
 
 
 def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:

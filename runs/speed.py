@@ -25,8 +25,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mbrl_taskmet.runner.command import cores
+from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.runner.command import Parser, command, cores
+from mbrl_taskmet.runner.records import read_regular, write_json
 from runs.programs import STEPS, stepping, steps, trainer, updates
+from runs.report import undamaged
 from runs.timing import interleaved
 
 RESULTS = Path("runs/results")
@@ -127,17 +130,20 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def main(names: list[str]) -> int:
+@command
+def main(argv: list[str] | None = None) -> int:
     """Measure the named parts (all by default) and merge them into the results file."""
+    parser = Parser(prog="python -m runs.speed", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    names = parser.read(argv)[1]["parts"]
     unknown = [name for name in names if name not in PARTS]
     if unknown:
-        print(f"error: {unknown[0]!r} is no part; give some of {', '.join(PARTS)}", file=sys.stderr)
-        return 2
+        raise ConfigError(f"{unknown[0]!r} is no part; give some of {', '.join(PARTS)}")
     import jax
 
     device = jax.devices()[0]
     path = RESULTS / f"speed-{device.platform}.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = _read(path) if path.exists() else {}
     results["machine"] = {
         "device": device.device_kind,
         "processor": _processor(),
@@ -149,8 +155,17 @@ def main(names: list[str]) -> int:
         results[name] = PARTS[name]()
         print(name, json.dumps(results[name], indent=2), flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=2) + "\n")
+        write_json(path, results)
     return 0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The results of all parts so far."""
+    with undamaged(path, "restore it, or move it away"):
+        results = json.loads(read_regular(path))
+        if not isinstance(results, dict):
+            raise ValueError("it is no table of parts")
+        return results
 
 
 def _processor() -> str:
@@ -229,4 +244,4 @@ def _first_evaluation(folder: str, name: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -22,7 +22,7 @@ import optax
 from mbrl_taskmet.core.implicit import implicit_vjp
 from mbrl_taskmet.core.linear_solve import NormalCG, Solution, Solver
 from mbrl_taskmet.core.optimizers import Trained, step
-from mbrl_taskmet.core.settings import ConfigError, nearest
+from mbrl_taskmet.core.settings import ConfigError, check_fields, nearest, setting, shown
 
 PyTree = Any
 Loss = Callable[[PyTree, jax.Array], jax.Array]
@@ -135,6 +135,8 @@ class Jaxopt:
 class Bilevel:
     """A bilevel problem and how Algorithm 1 solves it; the defaults are those of TaskMet's Table 4.
 
+    Raises ConfigError where one of these is not what it should be.
+
     Attributes:
         predict: f, (θ, batch) → predictions ŷ.
         weigh: (φ, batch) → Λ_φ of the batch, with a leading axis of instances. Evaluated once per iteration: φ rests meanwhile.
@@ -160,12 +162,23 @@ class Bilevel:
     metric_optimizer: optax.GradientTransformation
     inner: Inner = fit
     solver: Solver = field(default_factory=lambda: NormalCG(5))
-    inner_steps: int = 100
-    warmup: int = 500
-    tolerance: float = 1e-3
-    inner_batch: int = 10
-    outer_batch: int = 50
-    implicit_batch: int = 10
+    inner_steps: int = setting(100, "predictor steps of an iteration", low=1)
+    warmup: int = setting(500, "predictor steps before the metric first moves", low=0)
+    tolerance: float = setting(1e-3, "norm of the gradient at which the inner solver ends", low=0)
+    inner_batch: int = setting(10, "instances in a predictor step", low=1)
+    outer_batch: int = setting(50, "instances in L_task", low=1)
+    implicit_batch: int = setting(10, "instances in the implicit derivative", low=1)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("predict", "weigh", "loss", "task_loss", "inner"):
+            if not callable(getattr(self, name)):
+                raise ConfigError(f"Bilevel.{name} is {shown(getattr(self, name))}; give a function")
+        for name in ("optimizer", "metric_optimizer"):
+            if not isinstance(getattr(self, name), optax.GradientTransformation):
+                raise ConfigError(f"Bilevel.{name} is {shown(getattr(self, name))}; give an optimiser of optax")
+        if not isinstance(self.solver, Solver):
+            raise ConfigError(f"Bilevel.solver is {shown(self.solver)}; give an instance of a Solver, such as NormalCG(5)")
 
     def init(self, params: PyTree, metric_params: PyTree) -> State:
         """The state at the start, from θ and φ."""
@@ -228,8 +241,8 @@ def _instances(data: PyTree) -> int:
 
 def _find(name: str) -> type:
     """The jaxopt solver of that name."""
-    if name not in JAXOPT:
-        raise ConfigError(f"inner solver {name!r} is unknown; did you mean {nearest(str(name), JAXOPT)!r}? "
+    if not isinstance(name, str) or name not in JAXOPT:
+        raise ConfigError(f"inner solver {shown(name)} is unknown; did you mean {nearest(shown(name), JAXOPT)!r}? "
                           f"There are {', '.join(JAXOPT)}")  # fmt: skip
     import jaxopt  # here, for it is slow to import and no longer maintained; it stays behind core/, where it serves
 

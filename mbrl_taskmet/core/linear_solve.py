@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from typing_extensions import override
 
 from mbrl_taskmet.core.safe import magnitude, norm, rounding_of, safe_divide
-from mbrl_taskmet.core.settings import setting
+from mbrl_taskmet.core.settings import check_fields, setting
 
 PyTree = Any
 Product = Callable[[PyTree], PyTree]
@@ -62,6 +62,9 @@ class Solver:
 
     damping: float = _damping(0.0)
     curvature: ClassVar[Literal["hessian", "gauss_newton"]] = "hessian"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __call__(self, product: Product, cotangent: PyTree) -> Solution:
         """Solve for `cotangent` g (any pytree of floats); `product` maps such a pytree v to H v."""

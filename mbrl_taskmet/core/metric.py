@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from typing_extensions import override
 
 from mbrl_taskmet.core.networks import MLP, UniformMLP, apply
-from mbrl_taskmet.core.settings import ConfigError, choice, setting
+from mbrl_taskmet.core.settings import ConfigError, check_fields, choice, setting
 
 PyTree = Any
 
@@ -86,6 +86,13 @@ class Metric:
     normalize: bool = setting(True, _NORMALIZE, flag="normalize")
     floor: float = setting(0.5, "f, weight of the identity mixed into the metric", flag="metric_floor", low=0, high=0.99)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self.check()
+
+    def check(self) -> None:
+        """Raise ConfigError if two settings contradict each other."""
+
     def start(self, size: int) -> Float[Array, " entries"]:
         """The numbers (entries,) of which the metric is made, where it is the identity of `size` n."""
         raise NotImplementedError(f"{type(self).__name__} does not say where it starts")
@@ -143,7 +150,13 @@ class Metric:
     def batch(
         self, params: PyTree, observation: Float[Array, "batch n"], action: Float[Array, "batch m"]
     ) -> Float[Array, "batch ..."]:
-        """Λ of every row: (batch, …)."""
+        """Λ of every row: (batch, …).
+
+        Raises:
+            ValueError: there are not as many observations as actions, or they are no rows.
+        """
+        if observation.ndim != 2 or action.ndim != 2 or len(observation) != len(action):
+            raise ValueError(f"a metric takes rows (batch, n) and (batch, m), not {observation.shape} and {action.shape}")
         return jax.vmap(self, in_axes=(None, 0, 0))(params, observation, action)
 
     def diagonals(
@@ -188,8 +201,8 @@ class Scalar(Weights):
 
     normalize: bool = setting(False, _NORMALIZE, flag="normalize")
 
+    @override
     def check(self) -> None:
-        """Raise ConfigError if two settings contradict each other."""
         if self.normalize:
             raise ConfigError("--metric scalar is 1 for ever under --normalize; add --no-normalize")
 
@@ -212,8 +225,8 @@ class Diagonal(Weights):
 
     origin: Origin = setting("identity", _ORIGIN, flag="metric_start")
 
+    @override
     def check(self) -> None:
-        """Raise ConfigError if two settings contradict each other."""
         if self.origin == "published" and self.activation == "exp":
             raise ConfigError("--metric-start published is a softplus's; give --metric-activation softplus or leave it out")
 

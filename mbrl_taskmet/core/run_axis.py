@@ -9,16 +9,26 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mbrl_taskmet.core.settings import ConfigError
+
 PyTree = Any
+MOST_RUNS = 2**20
 
 
 class RunAxis:
     """`count` runs over `devices`, JAX's by default.
 
     Repetitions of the last run fill up the last device, which would wait otherwise.
+
+    Raises:
+        ConfigError: there are more runs than any machine holds.
     """
 
     def __init__(self, count: int, devices: Sequence[jax.Device] | None = None):
+        if count > MOST_RUNS:
+            raise ConfigError(
+                f"{count} runs are more than the {MOST_RUNS} that train at once; give fewer --seeds or --datasets"
+            )
         used = list(devices or jax.devices())[:count]
         self.count = count
         self.on_cpu = used[0].platform == "cpu"

@@ -28,7 +28,10 @@ MOST = 2**31 - 1
 
 
 class ConfigError(ValueError):
-    """A setting that cannot work; its message is one sentence that names the value and what to do."""
+    """A setting that cannot work; its message is one sentence, on one line, that names the value and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))
 
 
 class Misplaced(ConfigError):
@@ -87,6 +90,15 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def shown(value: Any, most: int = 80) -> str:
+    """A value as a sentence quotes it: on one line, and not longer than that."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # Python writes no number of thousands of digits, and a class of the user's may raise its own
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """The most similar of `names`."""
     return difflib.get_close_matches(name, list(names), n=1, cutoff=0)[0]
@@ -135,9 +147,9 @@ class Option:
         Raises:
             ConfigError: it is of another type, unknown or out of range.
         """
-        if self.choices and value not in self.choices:
-            near = nearest(str(value), self.choices)
-            raise ConfigError(f"{flag(self.name)} {value!r} is unknown; did you mean {near!r}? "
+        if self.choices and not (isinstance(value, str) and value in self.choices):
+            near = nearest(value if isinstance(value, str) else shown(value), self.choices)
+            raise ConfigError(f"{flag(self.name)} {shown(value)} is unknown; did you mean {near!r}? "
                               f"There are {', '.join(self.choices)}")  # fmt: skip
         if self.choices:
             return value
@@ -150,16 +162,19 @@ class Option:
         low, high, above = (self.field.metadata[key] for key in ("low", "high", "above"))
         if isinstance(value, (bool, str, NoneType)):
             return
+        wanted = None
         if above is not None and not above < value < math.inf:
-            raise ConfigError(f"{flag(self.name)} is {value}; give a finite number above {above}")
-        if high is not None and not (low or 0) <= value <= high:
-            raise ConfigError(f"{flag(self.name)} is {value}; give a number from {low or 0} to {high}")
-        if low is not None and not low <= value < math.inf:
-            raise ConfigError(f"{flag(self.name)} is {value}; give {low} or more")
-        if not math.isfinite(value):
-            raise ConfigError(f"{flag(self.name)} is {value}; give a finite number")
-        if isinstance(value, int) and not -MOST <= value <= MOST:
-            raise ConfigError(f"{flag(self.name)} is {value}; give {MOST} or less")
+            wanted = f"a finite number above {above}"
+        elif high is not None and not (low or 0) <= value <= high:
+            wanted = f"a number from {low or 0} to {high}"
+        elif low is not None and not low <= value < math.inf:
+            wanted = f"{low} or more"
+        elif isinstance(value, int) and not -MOST <= value <= MOST:
+            wanted = f"{MOST} or less"
+        elif isinstance(value, float) and not math.isfinite(value):
+            wanted = "a finite number"
+        if wanted is not None:
+            raise ConfigError(f"{flag(self.name)} is {shown(value)}; give {wanted}")
 
 
 def options(record: type, prefix: str = "", where: tuple[tuple[str, str], ...] = ()) -> Iterator[Option]:
@@ -237,6 +252,21 @@ def known_zero(number: Any) -> bool:
     return isinstance(number, (int, float)) and number == 0
 
 
+def check_fields(record: Any) -> None:
+    """What is made in Python is checked as what flags and files give.
+
+    Raises:
+        ConfigError: a setting of `record` is of the wrong type, unknown or out of range, or a group is no record.
+    """
+    for field, option in _fields(type(record), "", ()):
+        value = getattr(record, field.name)
+        if option is not None and option.variants is None:
+            if not hasattr(value, "aval"):  # which JAX traces: what it is, is known later
+                option.check(value)
+        elif isinstance(value, type) or not dataclasses.is_dataclass(value):
+            raise ConfigError(f"{type(record).__name__}.{field.name} is {shown(value)}; give an instance of its settings")
+
+
 def before(record: type) -> dict[str, Any]:
     """What runs did that were saved before a field existed, by its name."""
     declared = {option.name: option.field.metadata.get("before", dataclasses.MISSING) for option in options(record)}
@@ -282,7 +312,8 @@ def _misplaced(record: type, name: str, value: Any, taken: Given) -> str:
     wanted = [option.where[depth] for option in places if agreed(option) == depth]
     tag = wanted[0][0]
     owners = " or ".join(dict.fromkeys(variant for other, variant in wanted if other == tag))
-    return f"{flag(name)} {value} does nothing for {flag(tag)} {taken[tag]}; leave it out, or use {flag(tag)} {owners}"
+    what = value if isinstance(value, str) else shown(value)
+    return f"{flag(name)} {what} does nothing for {flag(tag)} {taken[tag]}; leave it out, or use {flag(tag)} {owners}"
 
 
 def _names(hint: Any) -> tuple[str, ...]:
@@ -299,13 +330,13 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
             return bool(value)
         if hint is int and not isinstance(value, bool):
             return operator.index(value)
-        if hint is float and not isinstance(value, (bool, str)):
+        if hint is float and not isinstance(value, (bool, str, bytes)):
             return float(value)
         if hint is str and isinstance(value, str):
             return value
         if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
             return tuple(operator.index(number) for number in value)
-    except TypeError:
+    except (TypeError, ValueError, OverflowError):
         pass
     wanted = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
-    raise ConfigError(f"{flag(name)} is {value!r}; give {wanted.get(hint, 'whole numbers')}")
+    raise ConfigError(f"{flag(name)} is {shown(value)}; give {wanted.get(hint, 'whole numbers')}")

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
-from mbrl_taskmet.core.settings import ConfigError, Misplaced, before, check_names, choice, flatten, group, resolve, setting
+from mbrl_taskmet.core.settings import (
+    ConfigError,
+    Misplaced,
+    before,
+    check_names,
+    choice,
+    flatten,
+    group,
+    resolve,
+    setting,
+    shown,
+)
 from mbrl_taskmet.rl import format_1
 from mbrl_taskmet.rl.critics import CRITICS, CriticSettings
 from mbrl_taskmet.rl.environment import EnvironmentSettings
@@ -97,9 +109,11 @@ class Config:
         Raises:
             ConfigError: a value is of the wrong type, unknown, out of range, or does nothing, or two contradict each other.
         """
+        if not isinstance(action_space, ActionSpace | None):
+            raise ConfigError(f"the action space is {shown(action_space)}; give Discrete or Box, or none")
         fitting = [name for name, critic in CRITICS.items() if action_space is None or isinstance(action_space, critic.acts_in)]
         named = self.given.get("critic")
-        if named in tuple(CRITICS) and named not in fitting:
+        if isinstance(named, str) and named in CRITICS and named not in fitting:
             raise ConfigError(f"--critic {named} is for other actions than {action_space}; "
                               f"leave it out, or use --critic {' or '.join(fitting)}")  # fmt: skip
         errors = []
@@ -112,9 +126,11 @@ class Config:
 
     def _resolve(self, critic: Any) -> Settings:
         given = {**self.given, "critic": critic}
-        preset = PRESETS.get(str(given.get("preset") or "default"), PRESETS["default"])
-        noise, method = given.get("distractors") or 0, str(given.get("method") or "taskmet")
-        return resolve(Settings, given, preset.for_run(method, str(critic), noisy=noise != 0))
+        texts = {name: value for name, value in given.items() if isinstance(value, str)}  # any other is refused below
+        preset = PRESETS.get(texts.get("preset", "default"), PRESETS["default"])
+        noise = given.get("distractors")
+        noisy = isinstance(noise, Integral) and noise != 0
+        return resolve(Settings, given, preset.for_run(texts.get("method", "taskmet"), texts.get("critic", ""), noisy=noisy))
 
 
 def read_saved(saved: Mapping[str, Any]) -> Settings:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbrl_taskmet.core.run_axis import RunAxis
-from mbrl_taskmet.core.settings import ConfigError, with_numbers
+from mbrl_taskmet.core.settings import ConfigError, shown, with_numbers
 from mbrl_taskmet.rl import format_1, replay
 from mbrl_taskmet.rl.environment import Environment, check_environment, episodic
 from mbrl_taskmet.rl.make import make_method
@@ -49,8 +49,10 @@ def train(env: Environment, config: Config | Settings, method: Method | None = N
             with every seed, all in one program.
 
     Raises:
-        ConfigError: the configuration cannot work.
+        ConfigError: the configuration cannot work, or an argument is none of these.
     """
+    if not isinstance(method, Method | None):
+        raise ConfigError(f"the method is {shown(method)}; give an instance of a subclass of mbrl_taskmet.Method, or none")
     if sweep and method is not None:
         raise ConfigError("a method of your own is given and a sweep, whose methods are made of settings; register the method")
     over = grid_of(env, config, sweep) if sweep else None
@@ -89,6 +91,8 @@ def grid_of(env: Environment, config: Config | Settings, sweep: Sweep) -> Grid:
 
 
 def _placed(env: Environment, config: Config) -> Config:
+    if not isinstance(config, Config):
+        raise ConfigError(f"the configuration is {shown(config)}; give a mbrl_taskmet.Config, such as Config(steps=2000)")
     noise = env.observation_size - len(env.state_names)
     return Config(**{"env": env.name, **config.given, "distractors": noise})
 

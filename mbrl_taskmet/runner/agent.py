@@ -16,7 +16,7 @@ from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.methods import Learner, Method
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.rl.training import Carry, Report, Trainer, resolved
-from mbrl_taskmet.runner.loop import Chunk, drive, own
+from mbrl_taskmet.runner.loop import Chunk, as_path, check_manner, drive, own
 from mbrl_taskmet.runner.memory import check_memory, check_start, gigabytes, required_bytes
 from mbrl_taskmet.runner.plotting import drawing, plot_run
 from mbrl_taskmet.runner.records import Layout, Row, finite, write_json
@@ -72,7 +72,8 @@ def run(
         OSError: the machine fails; what is written stays.
         Stopped: a signal asked the run to end; record and checkpoint are written.
     """
-    settings, directory = resolved(env, config), Path(directory)
+    settings, directory = resolved(env, config), as_path(directory)
+    check_manner(checkpoint_share, say)
     trainer = Trainer(env, make_method(env, settings), settings)
     least = check_start(trainer)
     with own(directory, to_json(settings.names), go_on) as place:

@@ -9,6 +9,7 @@ fill up a device are not saved: a job may go on with another number of devices.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from functools import partial
@@ -159,6 +160,7 @@ class Checkpoints:
                 f"the replay block {block}", "restore it from a copy or start the run again",
                 partial(self._checkpointer.restore, block),
             ))  # fmt: skip
+            self._check_block(block, arrays, ring)
             keep = max(first, oldest)
             new = self._trainer.axis.to_devices({name: array[:, keep - first :] for name, array in arrays.items()})
             ring, done = write(ring, jnp.arange(keep, last) % rows, new), last
@@ -168,13 +170,21 @@ class Checkpoints:
             )
         return ring
 
+    def _check_block(self, block: Path, arrays: Arrays, ring: Ring) -> None:
+        """Raise ConfigError unless a block holds the rows that its name says."""
+        first, last = _span(block)
+        wanted = {name: (self._trainer.axis.count, last - first, *row.shape[2:]) for name, row in ring.items()}
+        if wanted != {name: array.shape for name, array in arrays.items()}:
+            raise ConfigError(f"the replay block {block} does not hold the steps that its name says, or those of another run; "
+                              "restore it from a copy or start the run again")  # fmt: skip
+
     def _to_host(self, tree: PyTree) -> PyTree:
         """The leaves without the runs that fill up a device, random keys as the integers they are."""
         return self._trainer.axis.to_host(jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree))
 
     def _find_blocks(self) -> list[Path]:
         found = self._blocks.iterdir() if self._blocks.exists() else ()
-        done = [block for block in found if block.name.replace("-", "").isdigit()]
+        done = [block for block in found if re.fullmatch("[0-9]+-[0-9]+", block.name)]
         return sorted(done, key=_span)
 
     def _write_block(self, name: str, arrays: Arrays) -> None:

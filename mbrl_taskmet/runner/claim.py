@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ T = TypeVar("T")
 LOCK = ".lock"
 _ASIDE = ".new-"
 _STALE_SECONDS = 3600
+_FILES = (".json", ".jsonl", ".npz", ".png", ".gif", ".md")
+"""What the names of a run's files end in, and of no directory in it."""
 
 
 class Taken(ConfigError):
@@ -125,11 +128,24 @@ def _release(directory: Path, lock: int | None) -> None:
 
 def _check_contents(directory: Path) -> None:
     """Raise ConfigError if a directory holds what no run leaves, and nothing may be written through or over."""
-    for place, folders, _ in os.walk(directory):
+    for place, folders, files in os.walk(directory):
         for folder in folders:
             if os.path.islink(os.path.join(place, folder)):
                 raise ConfigError(f"{os.path.join(place, folder)} is a symbolic link, which no run leaves; "
                                   "put what it names in its place")  # fmt: skip
+            if os.path.splitext(folder)[1] in _FILES:
+                raise ConfigError(f"{os.path.join(place, folder)} is a directory, where a run has a file; move it away")
+        for file in files:
+            if not _is_regular(os.path.join(place, file)):  # a pipe would be waited for
+                raise ConfigError(f"{os.path.join(place, file)} is no regular file; restore it")
     if not (directory / "config.json").is_file() and began(directory):
         raise ConfigError(f"{directory} holds checkpoints or evaluations but no config.json; restore it, "
                           "or give another directory")  # fmt: skip
+
+
+def _is_regular(path: str) -> bool:
+    """Whether a file, or what a link names, is one, or is not there."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True

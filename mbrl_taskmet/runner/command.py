@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, get_args, get_origin
 
-from mbrl_taskmet.core.settings import ConfigError, Option, flag, nearest, options
+from mbrl_taskmet.core.settings import MOST, ConfigError, Option, flag, nearest, options, shown
 from mbrl_taskmet.runner.signals import Stopped, StopSignal
 
 P = ParamSpec("P")
@@ -145,10 +145,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_counts(options: argparse.Namespace, *names: str) -> None:
-    """Raise ConfigError unless the options `names` are 1 or more."""
+    """Raise ConfigError unless the options `names` are 1 or more, and 32 bits hold them."""
     for name in names:
-        if getattr(options, name) < 1:
-            raise ConfigError(f"{flag(name)} is {getattr(options, name)}; give 1 or more")
+        value = getattr(options, name)
+        if not 1 <= value <= MOST:
+            raise ConfigError(f"{flag(name)} is {shown(value)}; give {'1 or more' if value < 1 else f'{MOST} or less'}")
 
 
 def cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.core.settings import ConfigError, shown
 from mbrl_taskmet.runner.checkpoint import Checkpoints, Trainer
 from mbrl_taskmet.runner.claim import claimed
 from mbrl_taskmet.runner.records import Layout, Recorder, Row, read_rows, rows_until
@@ -106,6 +107,22 @@ def own(directory: Path, config: Mapping[str, Any], go_on: str) -> Iterator[Plac
     """
     with claimed(directory, config) as began, StopSignal(f"stopped; to go on: {go_on}") as stop:
         yield Place(directory, began, go_on, stop)
+
+
+def as_path(directory: Any) -> Path:
+    """The directory of a run, as it is given in Python; ConfigError where it names none."""
+    if not isinstance(directory, (str, os.PathLike)) or not str(directory).strip():
+        raise ConfigError(f"the directory is {shown(directory)}; give the path of a run's own")
+    return Path(directory)
+
+
+def check_manner(checkpoint_share: Any, say: Any) -> None:
+    """Raise ConfigError unless a run can be driven so: the share in (0, 1], and `say` to be called."""
+    number = isinstance(checkpoint_share, (int, float)) and not isinstance(checkpoint_share, bool)
+    if not number or not 0 < checkpoint_share <= 1:
+        raise ConfigError(f"the checkpoint share is {shown(checkpoint_share)}; give a number above 0 and up to 1")
+    if not callable(say):
+        raise ConfigError(f"say is {shown(say)}; give a function of a sentence, such as print")
 
 
 def drive(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.records import shortened
 
 Rows = list[dict[str, Any]]
@@ -28,9 +29,15 @@ STYLES: tuple[dict[str, Any], ...] = tuple(
 
 @contextmanager
 def drawing(directory: Path, go_on: str) -> Iterator[None]:
-    """Where the pictures of a finished run are drawn: what fails there, the run has not; a warning says so."""
+    """Where the pictures of a finished run are drawn: what fails there, the run has not; a warning says so.
+
+    Raises:
+        ConfigError: what they are drawn of is damaged.
+    """
     try:
         yield
+    except ConfigError:  # names the file that it is drawn of
+        raise
     except Exception as error:
         warnings.warn(f"the run in {directory} is finished, but its pictures could not be drawn ({shortened(error)}); "
                       f"to draw them: {go_on}", stacklevel=3)  # fmt: skip

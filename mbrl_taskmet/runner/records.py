@@ -24,6 +24,8 @@ from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.events import Events
 
 Row = dict[str, Any]
+LISTS = ("metric/diagonal",)
+"""What a row holds a list of, or null."""
 _FLUSH_SECONDS = 10
 
 
@@ -136,6 +138,13 @@ def rows_until(directory: Path, step: int, layout: Layout) -> list[Row]:
     return kept
 
 
+def read_regular(path: Path) -> bytes:
+    """The contents of a file; ValueError if it is no regular one, for a pipe would be waited for."""
+    if not path.is_file():
+        raise ValueError("it is no regular file")
+    return path.read_bytes()
+
+
 def shortened(error: BaseException) -> str:
     """What an error says, or what it is, in one short line."""
     return " ".join(str(error).split())[:120] or type(error).__name__
@@ -162,12 +171,12 @@ def _parsed(line: bytes, columns: Iterable[str]) -> Row:
         if key not in row:
             raise ValueError(f"{key} is missing")
     for key, value in row.items():
-        numbers = value if isinstance(value, list) else [value]
+        numbers = value if isinstance(value, list) and key in LISTS else [value]
         if key in ("step", "seed"):
             right = type(value) is int and 0 <= value < 2**31
         else:
-            right = isinstance(value, str) if key == "failure" else all(map(_is_known_or_null, numbers))
-        if not right or (key.startswith("wall_") and value is None):
+            right = isinstance(value, str) if key == "failure" else all(map(_is_known_or_null, numbers)) and bool(numbers)
+        if not right or (key.startswith("wall_") and value is None) or (key in LISTS and not isinstance(value, list | None)):
             raise ValueError(f"{key} is {str(value)[:40]!r}")
     return row
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mbrl_taskmet.core.settings import ConfigError, flag
+from mbrl_taskmet.runner.records import read_regular
 
 T = TypeVar("T")
 FORMAT = 2
@@ -91,7 +92,7 @@ def saved_settings(directory: Path, read: Callable[[dict[str, Any]], T]) -> T:
     """
     path = directory / "config.json"
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(read_regular(path).decode("utf-8"))
         number = saved["format"]
         if type(number) is not int:
             raise TypeError(f"the format is {number!r}")

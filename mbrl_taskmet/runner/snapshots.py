@@ -26,6 +26,9 @@ class Snapshots:
     Args:
         directory: where they are, created if need be.
         keep: how many are kept.
+
+    Raises:
+        ConfigError: what is there is damaged.
     """
 
     def __init__(self, directory: Path, keep: int):
@@ -33,7 +36,15 @@ class Snapshots:
 
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
         self._directory, self._args = directory.absolute(), ocp.args
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        there = self._directory.is_dir() and any(self._directory.iterdir())
+        try:
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
+        except Exception as error:  # orbax reads what is there, and raises whatever that brings about
+            if not there:
+                raise
+            raise ConfigError(
+                f"{self._directory} holds a checkpoint that is damaged ({shortened(error)}); restore it, or remove it"
+            ) from None
 
     @property
     def steps(self) -> list[int]:

@@ -60,6 +60,7 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--steps -5", "--steps is -5; give 1 or more"),
     ("--seeds 0", "--seeds is 0; give 1 or more"),
     ("--seed 10000000000", "--seed is 10000000000"),
+    ("--seeds 2000000000", "2000000000 runs are more than the 1048576 that train at once; give fewer --seeds"),
     ("--distractors -1", "--distractors is -1; give 0 or more"),
     ("--solver-steps -1", "--solver-steps is -1; give 1 or more"),
     ("--checkpoint-share 0", "--checkpoint-share is 0.0; give a number above 0 and up to 1"),

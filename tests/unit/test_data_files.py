@@ -123,7 +123,9 @@ def test_rates_as_an_array_are_checked_like_those_of_a_file() -> None:
     for table, sentence in (
         (np.zeros((8, 12)), "every click rate is 0"),
         (np.ones((8, 12)), "every click rate is 1"),
-        ([["a"] * 12] * 8, "the click rates are <U1; give numbers"),
+        ([["a"] * 12] * 8, "the click rates are [['a', 'a',"),
+        ([[0.1, 0.2], [0.3]], "the click rates are [[0.1, 0.2], [0.3]]; give numbers, websites × users"),
+        (np.full((8, 12), 0.05), "the click rates are the same for every website"),
         ([0.1, 0.2], "the click rates have the shape (2,)"),
     ):
         assert sentence in refusal(partial(Budget, rates=table))
@@ -135,7 +137,7 @@ def test_rates_as_an_array_are_checked_like_those_of_a_file() -> None:
         ("0.0,0.0\n0.0,0.0\n", "every click rate is 0, as far as float32 tells, and every decision would be worth the same"),
         ("1,1\n1,1\n", "every click rate is 1, as far as float32 tells"),
         ("1e-300,1e-9\n1e-12,0\n", "every click rate is 0, as far as float32 tells"),
-        ("0.1,0.2\n0.1,0.2\n", "has the same rates for every website"),
+        ("0.1,0.2\n0.1,0.2\n", "the click rates are the same for every website"),
         ("0.1,0.2\n0.3,nan\n", "the click rate in row 2, column 2 is nan; give rates from 0 to 1"),
         ("0.1,0.2\n\n0.3,-1\n", "the click rate in row 3, column 2 is -1.0; give rates from 0 to 1"),
         ("0.1,0.2\n\n0.3,x\n", "cannot be read ('x' in row 3, column 2, is no number); give a CSV file of numbers"),

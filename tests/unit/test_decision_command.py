@@ -50,6 +50,9 @@ DAYS = "".join(f"2024-01-{day:02},{10 + day},{20 + day}\n" for day in range(1, 2
         ("--method taskmet --alpha 1", "--alpha 1.0 does nothing for --method taskmet"),
         ("--choose 51", "--choose is 51; give a number from 1 to the 50 items there are"),
         ("--task budget --choose 6", "--choose is 6; give a number from 1 to the 5 items there are"),
+        ("--seeds 2147483647", "21474836470 runs are more than the 1048576 that train at once; give fewer --seeds"),
+        ("--items 5 --choose 5", "--choose is 5 of 5 items, and there is nothing to decide; give fewer, or more --items"),
+        ("--task budget --choose 5", "--choose is 5 of 5 items, and there is nothing to decide"),
         ("--prices x.csv", "--prices x.csv does nothing for --task cubic"),
         ("--output relu", "--output relu does nothing for --task cubic; leave it out, or use --task budget"),
         (
@@ -368,14 +371,17 @@ def test_run_trains_with_records_what_is_given_in_python(tmp_path: Path, capsys:
 
 def test_arrays_are_told_apart_in_a_run(tmp_path: Path) -> None:
     def budget(rate: float) -> CellSettings:
-        return CellSettings(task=Budget(rates=np.full((5, 10), rate), train=10, test=10), objective=MSE(), **TINY)
+        return CellSettings(task=Budget(rates=rate * np.tri(10), train=10, test=10), objective=MSE(), **TINY)
 
-    assert "| mse | not finite | " in run(budget(0.1), tmp_path / "budget").text  # every decision is worth the same
     run(budget(0.1), tmp_path / "budget")
+    run(budget(0.1), tmp_path / "budget")
+    with pytest.raises(ConfigError, match="so that none can be scored; give data on which decisions differ"):
+        run(CellSettings(task=Budget(rates=0.1 * np.eye(10)), objective=MSE(), **TINY), tmp_path / "alike")
+    assert not (tmp_path / "alike").exists()
     with pytest.raises(ConfigError, match="has rates of the task budget float64"):
         run(budget(0.2), tmp_path / "budget")
     with pytest.raises(ConfigError, match="the click rates are given twice"):
-        Budget(rates=np.full((5, 10), 0.1), rates_file="rates.csv")
+        Budget(rates=0.1 * np.eye(10), rates_file="rates.csv")
     with pytest.raises(ConfigError, match="the prices are given twice"):
         Portfolio(prices=np.ones((900, 5)), source="prices.csv")
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.settings import Config, Settings
 from mbrl_taskmet.rl.training import resolved
@@ -17,7 +18,7 @@ from mbrl_taskmet.runner.rundir import began, to_json
 from mbrl_taskmet.runner.signals import Stopped
 from runs import experiment as runner
 from runs.experiment import Experiment, main
-from runs.report import final_returns, read_csv
+from runs.report import final_returns, read_csv, write_csv
 from runs.setting import Setting
 
 EXPERIMENT = Experiment(
@@ -240,6 +241,9 @@ def test_a_report_elsewhere_is_added_to(tmp_path: Path, agent: Agent, capsys: py
     (tmp_path / "out" / "curves.csv.gz").write_bytes(before[:-40])
     assert main(EXPERIMENT, argv) == 2
     assert "curves.csv.gz is damaged" in capsys.readouterr().err
+    write_csv(tmp_path / "out" / "curves.csv.gz", [{"setting": "c", "seed": 0, "step": 1, "return": 1, "model_error": 1}])
+    assert main(EXPERIMENT, argv) == 2
+    assert "has a setting c, which runs.trial has not; restore it" in capsys.readouterr().err
     (tmp_path / "out" / "curves.csv.gz").write_bytes(before)
     (tmp_path / "out" / "runs.json").write_text("{")
     assert main(EXPERIMENT, argv) == 2
@@ -247,11 +251,26 @@ def test_a_report_elsewhere_is_added_to(tmp_path: Path, agent: Agent, capsys: py
     assert len(agent.calls) == calls
 
 
+def test_a_damaged_file_that_is_drawn_is_refused_before_anything_is_written(
+    tmp_path: Path, agent: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def draw(results: Any, output: Path, logdir: Path) -> None:
+        raise ConfigError("weights.csv.gz is damaged; restore it")
+
+    run(tmp_path, "--only", "a")
+    argv = ["--report", "--only", "a", "--logdir", str(tmp_path / "logs"), "--output", str(tmp_path / "out")]
+    assert main(dataclasses.replace(EXPERIMENT, draw=draw), argv) == 2
+    assert capsys.readouterr().err == "error: weights.csv.gz is damaged; restore it\n"
+    assert not list((tmp_path / "out").iterdir())
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--only", "c*"], "--only c* is no setting; there are a, b"),
         (["--seeds", "0"], "--seeds is 0; give 1 or more"),
+        (["--seeds", "2000000"], "--seeds is 2000000; give 1048576 or less"),
+        (["--seeds", "9223372036854775808"], "--seeds is 9223372036854775808; give 2147483647 or less"),
         (["--model-rl", ".1"], "'--model-rl' is no option; did you mean --model-lr?"),
         (["--env", "Acrobot-v1"], "'--env' is no option; did you mean"),
         (["--seed", "3"], "'--seed' is no option; did you mean --seeds?"),

@@ -138,6 +138,9 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "no time": (changed(wall_seconds=None), "in line 2 (wall_seconds is 'None')"),
     "infinite": (lambda text: text.replace(b'"train/q_loss": ', b'"train/q_loss": Infinity, "x": '), "in line 1 (Infinity is"),
     "overflowing": (changed(train__q_loss=10**400), "in line 2 (train/q_loss is"),
+    "list of a number": (changed(eval__return=[1.0]), "in line 2 (eval/return is '[1.0]')"),
+    "empty list": (changed(metric__diagonal=[]), "in line 2 (metric/diagonal is '[]')"),
+    "number of a list": (changed(metric__diagonal=1.0), "in line 2 (metric/diagonal is '1.0')"),
     "nested list": (changed(metric__diagonal=[[1.0]]), "in line 2 (metric/diagonal is"),
     "failure is a number": (changed(failure=1), "in line 2 (failure is"),
     "BOM": (lambda text: b"\xef\xbb\xbf" + text, "in line 1 (Unexpected UTF-8 BOM"),
@@ -195,6 +198,38 @@ def test_nothing_is_written_through_a_link(place: str, directory: Path, tmp_path
     with pytest.raises(ConfigError, match=f"{place} is a symbolic link"), claimed(directory, {}):
         pass
     assert _tree(tmp_path) == before
+
+
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "sentence"),
+    [
+        ("config.json", a_pipe, "holds no run (no config.json in it)"),
+        ("metrics.jsonl", a_pipe, "is no regular file; restore it"),
+        ("checkpoints/state/200/_CHECKPOINT_METADATA", a_pipe, "is no regular file; restore it"),
+        ("summary.json", a_directory, "is a directory, where a run has a file; move it away"),
+        ("checkpoints/state/200/_CHECKPOINT_METADATA", lambda path: path.write_text("[" * 10**5), "holds a checkpoint that is"),
+        ("checkpoints/replay/0-100", lambda path: path.rename(path.with_name("0-50")), "does not hold the steps that its name"),
+        ("checkpoints/replay/0-100", lambda path: path.rename(path.with_name("7" * 60)), "lacks the replay of steps 0 to"),
+    ],
+)
+def test_a_file_of_a_run_that_is_something_else_is_refused(
+    name: str, damage: Callable[[Path], Any], sentence: str, directory: Path, refused: Refused
+) -> None:
+    if not (directory / "checkpoints" / "replay" / "0-100").exists() and name.endswith("0-100"):
+        block = next((directory / "checkpoints" / "replay").iterdir())
+        name = f"checkpoints/replay/{block.name}"
+    damage(directory / name)
+    assert sentence in refused(main, "Walk", ["--resume", str(directory)])
 
 
 DEEP = '{"format": 2, "settings": ' + "[" * 10_000 + "]" * 10_000 + "}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,21 @@ def make_run(directory: Path, method: str, first: int, score: float, distractors
             lines.append(json.dumps(row))
     (directory / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     return directory
+
+
+def test_a_bad_command_line_and_a_pipe_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", "mle", 0, 1.0)
+    (run / "config.json").unlink()
+    os.mkfifo(run / "config.json")
+    for argv, sentence in (
+        ([str(run), "--ouput", "x"], "'--ouput' is no option; did you mean --output?"),
+        ([str(run), "--output"], "argument --output: expected one argument; see --help"),
+        ([], "the following arguments are required: DIR"),
+        ([str(run)], "is damaged or from newer code (ValueError: it is no regular file); restore it to resume"),
+    ):
+        assert main(argv) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and sentence in error and error.count("\n") == 1
 
 
 def test_runs_of_equal_settings_are_one_group_and_named_by_what_differs(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mbrl_taskmet import ConfigError
+from runs import distractors, solvers, speed
 from runs.report import read_csv, read_report, undamaged, write_csv
 
 HEAD = "setting,seed,step,return,model_error\n"
@@ -18,6 +21,10 @@ DAMAGE = {
     "no number": HEAD + "a,zero,1000,1.0,0.5\n",
     "open quote": HEAD + 'a,0,1000,1.0,"0.5\n',
     "no column": "setting,seed\na,0\n",
+    "not finite": HEAD + "a,0,1000,inf,0.5\n",
+    "no return": HEAD + "a,0,1000,nan,0.5\n",
+    "negative seed": HEAD + "a,-1,1000,1.0,0.5\n",
+    "twice": HEAD + "a,0,1000,1.0,0.5\na,0,2000,1.0,0.5\na,0,1000,1.0,0.5\n",
 }
 
 
@@ -37,9 +44,43 @@ def test_damaged_runs_are_named(text: str, tmp_path: Path) -> None:
         read_report(tmp_path)
 
 
+GRADIENTS = "solver,products,residual,cosine,signal,ms\n"
+WEIGHTS = "setting,seed,normalized,environment\n"
+SIX = " ".join(["1.5"] * 6)
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "text", "sentence"),
+    [
+        (solvers._read, "gradients.csv", GRADIENTS + "minres-5,5,0.1,inf,1.0,2.0\n", "inf is no finite number"),
+        (solvers._read, "gradients.csv", GRADIENTS + "minres-5,5,0.1,0.9,1.0,nan\n", "nan is no finite number"),
+        (solvers._read, "gradients.csv", GRADIENTS + 2 * "minres-5,5,0.1,0.9,1,2\n", "it has two lines of solver minres-5"),
+        (distractors._read_weights, "weights.csv", WEIGHTS + f"taskmet-2,0,{SIX},{SIX} 1\n", "taskmet-2 has no 6 weights in"),
+        (distractors._read_weights, "weights.csv", WEIGHTS + f"taskmet-2,0,{SIX[:-3]}nan,{SIX}\n", "nan is no finite number"),
+        (distractors._read_weights, "weights.csv", WEIGHTS + f"taskmet-2,x,{SIX},{SIX}\n", "invalid literal"),
+        (distractors._read_weights, "weights.csv", WEIGHTS + 2 * f"taskmet-2,0,{SIX},{SIX}\n", "two lines of setting, seed"),
+        (speed._read, "speed-cpu.json", "[]", "it is no table of parts"),
+        (speed._read, "speed-cpu.json", "{", "Expecting property name"),
+    ],
+)
+def test_what_an_experiment_keeps_beside_its_report_is_named_where_it_is_damaged(
+    read: Callable[[Path], object], name: str, text: str, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=rf"{name} is damaged \(.*{sentence}.*\); restore it"):
+        read(tmp_path / name)
+
+
+def test_a_series_that_diverges_has_neither_cosine_nor_signal(tmp_path: Path) -> None:
+    (tmp_path / "gradients.csv").write_text(GRADIENTS + "neumann-10,10,inf,0.000,nan,3.46\nminres-5,5,0.1,0.9,1.5,2.0\n")
+    found = solvers._read(tmp_path / "gradients.csv")
+    assert found["minres-5"] == (0.9, 1.5, 2.0)
+    assert found["neumann-10"][0] == 0.0 and np.isnan(found["neumann-10"][1]) and found["neumann-10"][2] == 3.46
+
+
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "weights.csv")
-    with pytest.raises(ConfigError, match="it is no file"), undamaged(tmp_path / "weights.csv") as path:
+    with pytest.raises(ConfigError, match="it is no regular file"), undamaged(tmp_path / "weights.csv") as path:
         read_csv(path)
 
 
