@@ -35,7 +35,7 @@ def make_environment(name: str, distractors: int = 0, **given: Any) -> Environme
         ConfigError: a setting will not do, there is no such environment, or it is one the agents cannot run.
     """
     if not isinstance(name, str):
-        raise ConfigError(f"the environment is {shown(name)}; give its name, such as 'Acrobot-v1'")
+        raise ConfigError(f"--env is {shown(name)}; give a text, such as 'Acrobot-v1'")
     return environment_of(resolve(EnvironmentSettings, {"env": name, "distractors": distractors, **given}))
 
 

@@ -34,8 +34,9 @@ class Simulated(NamedTuple):
 class Physics(Environment):
     """An environment of a simulator, without the simulator's own wrappers, which lose the observation before a reset.
 
-    A reset takes as long as a step, and as long to compile. So `STARTS` states are made once, always the same, and an episode
-    begins in one of them. Where runs are vmapped, and a branch becomes a select, that stays cheap.
+    A reset is compiled into a run four times: in training and in evaluation, each at the start and in the step. So `STARTS`
+    states are made once, always the same, and an episode begins in one of them: on a CPU hopper then compiles in 25 s and not
+    in 36 s, and runs as fast. The price is 13 to 18 % of a step where episodes are vmapped, for a branch is a select there.
 
     Args:
         name: what logs call it.
@@ -48,7 +49,7 @@ class Physics(Environment):
         Exception: whatever the simulator raises for an environment that it cannot step.
     """
 
-    costly_reset = True  # hundreds of numbers are gathered from memory: a branch is cheaper
+    costly_reset = True  # hundreds of numbers are gathered from memory: a branch is cheaper (hopper: 0.03 ms and not 0.06)
     max_episode_steps = 1000
 
     def __init__(self, name: str, simulator: Any, bodies: str, state_names: tuple[str, ...] | None = None):

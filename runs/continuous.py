@@ -30,17 +30,26 @@ LAST = 3
 
 
 def draw(results: Results, output: Path, logdir: Path) -> None:
-    """Pendulum's final return and model error against noise and size; returns along training on brax."""
+    """Pendulum's return against noise and against the model's size; returns along training on brax."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    places = (("pendulum", COUNTS, "distractors"), ("pendulum-units", UNITS, "hidden units of the model"))
-    for axis, (name, numbers, label) in zip(axes, places, strict=True):
-        curves = {NAMES[method]: returns_against(results, f"{name}-{method}", numbers, LAST) for method in METHODS}
-        draw_against(axis, numbers, curves, STYLE)
-        axis.set(xlabel=label)
-    axes[0].set(ylabel=f"return, last {LAST} evaluations, mean ± standard error", xscale="symlog", xlim=(-0.5, 160))
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    panels = (
+        (f"last {LAST} evaluations", "pendulum", COUNTS, LAST, "distractors"),
+        ("mean over training", "pendulum", COUNTS, None, "distractors"),
+        (f"last {LAST} evaluations", "pendulum-units", UNITS, LAST, "hidden units of the model"),
+    )
+    for axis, (title, name, numbers, last, label) in zip(axes, panels, strict=True):
+        places = range(len(numbers))
+        for method in METHODS:
+            found = returns_against(results, f"{name}-{method}", numbers, last)
+            points = {place: found[number] for place, number in zip(places, numbers, strict=True) if number in found}
+            draw_against(axis, places, {NAMES[method]: points}, STYLE)
+        axis.set_xscale("linear")
+        axis.set_xticks(places, [str(number) for number in numbers])
+        axis.set(title=title, xlabel=label)
+    axes[0].set(ylabel="return, mean ± standard error")
     axes[0].legend(fontsize="small")
     save_both(figure, output / "pendulum.png")
     rows = {"distractors": [(name, BODIES_COUNTS) for name in BODIES], "units": [("halfcheetah", CHEETAH_UNITS)]}

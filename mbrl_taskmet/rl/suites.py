@@ -1,4 +1,4 @@
-"""The suites that environments come from, each with its own settings; `envs.make.ADAPTERS` makes their environments."""
+"""The suites that environments come from, with their settings; `envs.make.ADAPTERS` holds what makes the environments."""
 
 from __future__ import annotations
 

@@ -29,9 +29,8 @@ def test_nothing_that_is_tried_fails(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "fuzz.json").read_text())
     assert found["findings"] == [] and found["cases"] > 60
     assert set(found["counts"]) == {"command", "configuration", "record", "checkpoint", "data", "call"}
-    assert all(
-        count.get("accepted", 0) and count.get("refused", 0) for kind, count in found["counts"].items() if kind != "data"
-    )
+    # neither is every mutation harmless nor every one refused
+    assert all(sum(count.get(answer, 0) for count in found["counts"].values()) > 10 for answer in ("accepted", "refused"))
     assert "0 are findings" in " ".join((tmp_path / "fuzz.md").read_text().split())
 
 

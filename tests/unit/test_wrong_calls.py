@@ -25,7 +25,7 @@ CALLS = {
     "run(Walk(), Config(), 'x', say=1)": "say is 1; give a function",
     "make_environment([])": "--env is []; give a text",
     "make_environment('Walk', (1,))": "--distractors is (1,); give a whole number",
-    "make_environment('Walk', 0, {})": "--disturbance is {}; give a text",
+    "make_environment('Walk', 0, disturbance={})": "--disturbance is {}; give a text",
     "Discrete(np.zeros((2, 1), int))": "Discrete has n = array([[0],        [0]]); give the number",
     "Minres(steps='a')": "--solver-steps is 'a'; give a whole number",
     "Minres(0)": "--solver-steps is 0; give 1 or more",
