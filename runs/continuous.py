@@ -7,15 +7,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mbrl_taskmet.rl.methods import METHODS
 from mbrl_taskmet.runner.plotting import band, curve, draw_against, save_both
+from mbrl_taskmet.runner.statistics import standard_error
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
-from runs.report import Results, returns_against
+from runs.report import (
+    Results,
+    as_count,
+    as_number,
+    final_returns,
+    read_csv,
+    returns_against,
+    undamaged,
+    write_csv,
+    write_table,
+)
 from runs.setting import Setting
 
 COUNTS = (0, 8, 32, 128)
@@ -25,6 +36,8 @@ FEW = ("model_free", "mle", "omd", "taskmet")
 BODIES = ("inverted_pendulum", "reacher", "hopper")
 BODIES_COUNTS = (0, 16)
 CHEETAH_UNITS = (64, 256)
+REAL = 3
+"""Pendulum's dimensions that are no noise."""
 LAST = 3
 """Evaluations that a final return is the mean of."""
 
@@ -43,20 +56,67 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     for axis, (title, name, numbers, last, label) in zip(axes, panels, strict=True):
         places = range(len(numbers))
         for method in METHODS:
-            found = returns_against(results, f"{name}-{method}", numbers, last)
-            points = {place: found[number] for place, number in zip(places, numbers, strict=True) if number in found}
+            values = returns_against(results, f"{name}-{method}", numbers, last)
+            points = {place: values[number] for place, number in zip(places, numbers, strict=True) if number in values}
             draw_against(axis, places, {NAMES[method]: points}, STYLE)
         axis.set_xscale("linear")
         axis.set_xticks(places, [str(number) for number in numbers])
-        axis.set(title=title, xlabel=label)
+        axis.set(title=title, xlabel=label, xlim=(-0.3, len(numbers) - 0.7))
     axes[0].set(ylabel="return, mean ± standard error")
     axes[0].legend(fontsize="small")
     save_both(figure, output / "pendulum.png")
+    if lines := list(_pendulum(results)):
+        write_table(output / "pendulum.csv", lines)
+    kept = _read_weights(output / "weights.csv") | dict(_weights(results))
+    if kept:
+        write_csv(output / "weights.csv", [kept[key] for key in sorted(kept)])
     rows = {"distractors": [(name, BODIES_COUNTS) for name in BODIES], "units": [("halfcheetah", CHEETAH_UNITS)]}
     for label, shown in rows.items():
         found = [(name, numbers) for name, numbers in shown if any(setting.startswith(f"{name}-") for setting in results)]
         if found:
             _draw_curves(results, found, label, output / f"brax_{label}.png")
+
+
+def _pendulum(results: Results) -> Iterator[dict[str, str]]:
+    """A line a method: the mean of three evaluations ± the standard error, on the way without noise, and at the end."""
+    for method in METHODS:
+        rows = results.get(f"pendulum-{method}-0", [])
+        early = {f"by {step // 1000}k": [row for row in rows if row["step"] <= step] for step in (10_000, 15_000)}
+        late = {f"{count} distractors": results.get(f"pendulum-{method}-{count}", []) for count in COUNTS}
+        small = {f"{units} units": results.get(f"pendulum-units-{method}-{units}", []) for units in UNITS}
+        returns = {name: final_returns(own, LAST) for name, own in {**early, **late, **small}.items()}
+        if any(map(len, returns.values())):
+            yield {"method": NAMES[method]} | {
+                name: f"{own.mean():.0f} ± {standard_error(own):.0f} ({len(own)})" if len(own) else ""
+                for name, own in returns.items()
+            }
+
+
+def _weights(results: Results) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    """The metric at the end of every seed of TaskMet's whose block is there: the least real weight and the largest of noise."""
+    for name in (f"pendulum-taskmet-{count}" for count in COUNTS if count):
+        for row in {row["seed"]: row for row in results.get(name, [])}.values():  # the last of each
+            weights = row.get("metric/diagonal") or [None]
+            if None not in weights:
+                least, largest = min(weights[:REAL]), max(weights[REAL:])
+                line = {
+                    "setting": name,
+                    "seed": row["seed"],
+                    "least real": f"{least:.4g}",
+                    "largest of noise": f"{largest:.4g}",
+                }
+                yield (name, row["seed"]), line
+
+
+def _read_weights(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """The lines of `weights.csv` by setting and seed; none where there is no file."""
+    if not path.exists():
+        return {}
+    with undamaged(path):
+        lines = read_csv(path, key=("setting", "seed"))
+        for line in lines:
+            as_number(line["least real"]), as_number(line["largest of noise"])
+        return {(line["setting"], as_count(line["seed"])): dict(line) for line in lines}
 
 
 def _draw_curves(results: Results, shown: Sequence[tuple[str, Sequence[int]]], label: str, path: Path) -> None:
