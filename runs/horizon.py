@@ -23,6 +23,8 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {"q_hidden": 128},  # see `runs/environments.py`
     "Pendulum-v1": {},
 }
+NEEDED = {("Pendulum-v1", "omd"): {"model_target": "difference", "model_lr": 3e-4}}
+"""See `runs/continuous.py`."""
 LAST = 3
 """Evaluations that a final return is the mean of."""
 
@@ -53,7 +55,7 @@ EXPERIMENT = Experiment(
         Setting(
             name=_name(environment, method, horizon),
             environment=environment,
-            given={"method": method, "horizon": horizon, **needed},
+            given={"method": method, "horizon": horizon, **needed, **NEEDED.get((environment, method), {})},
             rival=None if horizon == 1 else _name(environment, method, 1),
         )
         for environment, needed in ENVIRONMENTS.items()
