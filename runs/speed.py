@@ -139,11 +139,17 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         raise ConfigError(f"{unknown[0]!r} is no part; give some of {', '.join(PARTS)}")
+    _read()  # a damaged file is refused before anything is measured
+    for name in names or list(PARTS):
+        store(name, PARTS[name]())
+    return 0
+
+
+def store(name: str, figures: dict[str, Any]) -> None:
+    """Print a part's figures and merge them into the results of this platform."""
     import jax
 
-    device = jax.devices()[0]
-    path = RESULTS / f"speed-{device.platform}.json"
-    results = _read(path) if path.exists() else {}
+    device, results = jax.devices()[0], _read()
     results["machine"] = {
         "device": device.device_kind,
         "processor": _processor(),
@@ -151,16 +157,23 @@ def main(argv: list[str] | None = None) -> int:
         "jax": jax.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
-    for name in names or list(PARTS):
-        results[name] = PARTS[name]()
-        print(name, json.dumps(results[name], indent=2), flush=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, results)
-    return 0
+    results[name] = figures
+    print(name, json.dumps(figures, indent=2), flush=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_json(_path(), results)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _path() -> Path:
+    import jax
+
+    return RESULTS / f"speed-{jax.devices()[0].platform}.json"
+
+
+def _read() -> dict[str, Any]:
     """The results of all parts so far."""
+    path = _path()
+    if not path.exists():
+        return {}
     with undamaged(path, "restore it, or move it away"):
         results = json.loads(read_regular(path))
         if not isinstance(results, dict):
