@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         raise ConfigError(f"{unknown[0]!r} is no part; give some of {', '.join(PARTS)}")
-    _read()  # a damaged file is refused before anything is measured
+    _read(_path())  # a damaged file is refused before anything is measured
     for name in names or list(PARTS):
         store(name, PARTS[name]())
     return 0
@@ -149,7 +149,7 @@ def store(name: str, figures: dict[str, Any]) -> None:
     """Print a part's figures and merge them into the results of this platform."""
     import jax
 
-    device, results = jax.devices()[0], _read()
+    device, results = jax.devices()[0], _read(_path())
     results["machine"] = {
         "device": device.device_kind,
         "processor": _processor(),
@@ -169,9 +169,8 @@ def _path() -> Path:
     return RESULTS / f"speed-{jax.devices()[0].platform}.json"
 
 
-def _read() -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     """The results of all parts so far."""
-    path = _path()
     if not path.exists():
         return {}
     with undamaged(path, "restore it, or move it away"):
