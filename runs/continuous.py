@@ -33,7 +33,8 @@ COUNTS = (0, 8, 32, 128)
 UNITS = (4, 8)
 FEW = ("model_free", "mle", "omd", "taskmet")
 """What is run on brax."""
-BODIES = ("inverted_pendulum", "reacher", "hopper")
+BODIES: dict[str, dict[str, Any]] = {"inverted_pendulum": {"backend": "generalized"}, "reacher": {}, "hopper": {}}
+"""brax' environments with few joints. Under 'spring' the pole swings by itself, and nothing learns to hold it in 15 000 steps."""
 BODIES_COUNTS = (0, 16)
 CHEETAH_UNITS = (64, 256)
 REAL = 3
@@ -165,8 +166,8 @@ EXPERIMENT = Experiment(
             if method != "model_free"  # which has no model
         ),
         *(
-            _setting(name, method, count, name, count, suite="brax")
-            for name in BODIES
+            _setting(name, method, count, name, count, suite="brax", **given)
+            for name, given in BODIES.items()
             for count in BODIES_COUNTS
             for method in FEW
         ),
