@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from decision_tasks.pictures import draw_ellipses, draw_predictions
 from decision_tasks.saved import to_json
 from decision_tasks.settings import CellSettings
 from decision_tasks.training import CellResult, CellTrainer
-from mbrl_taskmet.runner.records import Row, finite, write_json, write_text
+from mbrl_taskmet.runner.records import Row, finite, read_json, write_json, write_text
 from mbrl_taskmet.runner.versions import environment
 
 PUBLISHED: dict[str, dict[str, tuple[float, float, float, float]]] = {
@@ -132,7 +131,7 @@ def _shown(trainer: CellTrainer, result: CellResult) -> dict[str, jax.Array]:
 
 def write_report(cells: Sequence[CellSettings], directory: Path) -> Tables:
     """Write `summary.json` and `tables.md`."""
-    results = [json.loads((directory / cell.directory / "result.json").read_text(encoding="utf-8")) for cell in cells]
+    results = [read_json(directory / cell.directory / "result.json") for cell in cells]
     summary = {"config": to_json(cells), **environment(), "cells": results}
     if len(results) == 1:
         summary |= {name: results[0][name] for name in ("normalized_dq", "test_mse")}

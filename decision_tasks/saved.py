@@ -17,7 +17,7 @@ from decision_tasks.evaluation import BASELINES
 from decision_tasks.objectives import OBJECTIVES
 from decision_tasks.settings import ALL, TASKS, CellSettings, cells, with_shared_tasks
 from mbrl_taskmet.core.settings import ConfigError, before, flag, options, resolve
-from mbrl_taskmet.runner.records import read_regular, shortened
+from mbrl_taskmet.runner.records import read_json, read_regular, shortened
 from mbrl_taskmet.runner.rundir import FORMAT, check_same, saved_settings
 
 _SCORES = ("normalized_dq", "test_mse")
@@ -97,7 +97,7 @@ def is_finished(place: Path) -> bool:
     if not path.exists():
         return False
     try:
-        result = json.loads(read_regular(path))
+        result = read_json(path)
         if not _is_result(result):
             raise ValueError("its results are not what the program writes")
         _check_learned(place / "learned.npz", with_metric=result.get("method") == "taskmet")

@@ -26,7 +26,7 @@ import numpy as np
 
 from mbrl_taskmet.core.settings import MOST, ConfigError
 from mbrl_taskmet.rl.settings import Settings, read_saved
-from mbrl_taskmet.runner.records import read_regular, shortened, write_text
+from mbrl_taskmet.runner.records import read_json, read_regular, shortened, write_text
 from mbrl_taskmet.runner.rundir import saved_settings, to_json
 from mbrl_taskmet.runner.statistics import iqm, mean, probability_of_improvement, standard_error, stratified_ci95
 from runs.setting import Setting
@@ -58,7 +58,7 @@ def read_runs(logdir: Path, names: Iterable[str]) -> Runs:
     runs = {}
     for path in (path for name in names for path in sorted((logdir / name).glob("*/summary.json"))):
         with undamaged(path):
-            summary = json.loads(read_regular(path))
+            summary = read_json(path)
             known = {key: summary[key] for key in keys}
         settings = saved_settings(path.parent, read_saved)
         runs[str(path.parent.relative_to(logdir))] = known | {"settings": dict(settings.names)}
@@ -98,7 +98,7 @@ def read_report(output: Path) -> tuple[Results, Runs]:
             }
             results.setdefault(line["setting"], []).append(row)
     with undamaged(output / "runs.json") as file:
-        runs = json.loads(read_regular(file))
+        runs = read_json(file)
         if not isinstance(runs, dict) or not all(isinstance(run, dict) for run in runs.values()):
             raise ValueError("it is no table of blocks")
         return results, runs

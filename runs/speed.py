@@ -27,7 +27,7 @@ from typing import Any
 
 from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.command import Parser, command, cores
-from mbrl_taskmet.runner.records import read_regular, write_json
+from mbrl_taskmet.runner.records import read_json, write_json
 from runs.programs import STEPS, stepping, steps, trainer, updates
 from runs.report import undamaged
 from runs.timing import interleaved
@@ -174,7 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     with undamaged(path, "restore it, or move it away"):
-        results = json.loads(read_regular(path))
+        results = read_json(path)
         if not isinstance(results, dict):
             raise ValueError("it is no table of parts")
         return results

@@ -178,6 +178,8 @@ def _start(job: Job, directory: Path, share: float) -> tuple[Checkpoints, int, A
         raise ConfigError(f"{directory} holds no checkpoint of the evaluations in its metrics.jsonl; restore checkpoints/ "
                           "to resume, or give another directory")  # fmt: skip
     checkpoints = Checkpoints(directory / "checkpoints", job.trainer, share)
+    if (latest := checkpoints.latest or 0) > job.total:
+        raise ConfigError(f"{directory} has a checkpoint at step {latest}, beyond its end at {job.total}; remove it to go on")
     step, carry = checkpoints.restore() if checkpoints.latest is not None else (0, job.trainer.init())
     rows = rows_until(directory, step, job.layout)
     checkpoints.remove_unfinished()

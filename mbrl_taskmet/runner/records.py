@@ -145,6 +145,11 @@ def read_regular(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file in UTF-8 holds; ValueError or RecursionError where it is none."""
+    return json.loads(read_regular(path).decode("utf-8"))
+
+
 def shortened(error: BaseException) -> str:
     """What an error says, or what it is, in one short line."""
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mbrl_taskmet.core.settings import ConfigError, flag
-from mbrl_taskmet.runner.records import read_regular
+from mbrl_taskmet.runner.records import read_json
 
 T = TypeVar("T")
 FORMAT = 2
@@ -92,7 +91,7 @@ def saved_settings(directory: Path, read: Callable[[dict[str, Any]], T]) -> T:
     """
     path = directory / "config.json"
     try:
-        saved = json.loads(read_regular(path).decode("utf-8"))
+        saved = read_json(path)
         number = saved["format"]
         if type(number) is not int:
             raise TypeError(f"the format is {number!r}")

@@ -17,7 +17,7 @@ from mbrl_taskmet.runner.records import shortened
 
 PyTree = Any
 Arrays = dict[str, np.ndarray]
-_CHECKSUM = "crc32"
+_CHECKSUM, _STEP = "crc32", "step"
 
 
 class Snapshots:
@@ -65,13 +65,11 @@ class Snapshots:
         if step != self.latest:
             args = self._args.StandardSave(with_checksum({name: leaf for name, leaf in _named(tree).items() if leaf.size}))
             with writing(self._directory / str(step)):
-                self._manager.save(step, args=args, custom_metadata=about)
+                self._manager.save(step, args=args, custom_metadata={**about, _STEP: step})
 
     def about(self, step: int) -> dict[str, Any]:
         """What `save` was told about a checkpoint, {} where that is not known."""
-        with suppress(Exception):  # of an earlier version, or damaged: it is worth no more than a sentence
-            return dict(self._manager.metadata(step).custom_metadata)
-        return {}
+        return {name: value for name, value in self._known(step).items() if name != _STEP}
 
     def restore(self, like: PyTree, upgrade: Callable[[Arrays], Arrays]) -> tuple[int, PyTree]:
         """The newest checkpoint: (its step, a pytree with the structure, shapes and types of `like`).
@@ -86,6 +84,9 @@ class Snapshots:
         step = self.latest
         saved = read(f"the checkpoint at step {step}", f"remove {self._directory / str(step)} to go on from the one before",
                       lambda: self._manager.restore(step, args=self._args.StandardRestore()))  # fmt: skip
+        if (written := self._known(step).get(_STEP, step)) != step:
+            raise ConfigError(f"{self._directory / str(step)} is the checkpoint of step {written}; give it its name back, or "
+                              "remove it")  # fmt: skip
         names = _named(like)
         saved = upgrade(saved) | {name: leaf for name, leaf in names.items() if not leaf.size}  # which orbax cannot write
         for name in saved | names:
@@ -94,6 +95,12 @@ class Snapshots:
                 raise ConfigError(f"the checkpoint in {self._directory} does not fit its configuration at {name}; "
                                   "resume it with the config.json and the version it was written with")  # fmt: skip
         return int(step or 0), jax.tree.unflatten(jax.tree.structure(like), [saved[name] for name in names])
+
+    def _known(self, step: int | None) -> dict[str, Any]:
+        """What stands in JSON beside a checkpoint."""
+        with suppress(Exception):  # of an earlier version, or damaged: it is worth no more than a sentence
+            return dict(self._manager.metadata(step).custom_metadata)
+        return {}
 
 
 def read(what: str, mend: str, load: Callable[[], Arrays]) -> Arrays:

@@ -106,7 +106,7 @@ def _training() -> st.SearchStrategy[Call]:
         def call(sandbox: Sandbox) -> Any:
             place = sandbox.case / "run"
             arguments: dict[str, Any] = {"env": Walk(), "config": Config(**SMALL), "directory": place, what: value}
-            return library.run(**arguments)
+            return library.run(**_inside(arguments, sandbox))
 
         return Call(f"run(env, config, directory) with {what} = {value!r}", call)
 
@@ -117,7 +117,7 @@ def _training() -> st.SearchStrategy[Call]:
     def cells(what: str, value: Any) -> Call:
         def call(sandbox: Sandbox) -> Any:
             arguments = {"cells": make_cells({"method": "mse"}), "directory": sandbox.case / "run"} | {what: value}
-            return run_cells(**arguments)
+            return run_cells(**_inside(arguments, sandbox))
 
         return Call(f"decision_tasks.run with {what} = {value!r}", call)
 
@@ -134,6 +134,12 @@ def _training() -> st.SearchStrategy[Call]:
         | st.builds(cell, st.sampled_from(["task", "objective", "seeds", "datasets", "steps", "x64"]), wrong)
         | st.builds(cells, st.sampled_from(["cells", "directory", "checkpoint_share"]), wrong)
     )  # fmt: skip
+
+
+def _inside(arguments: dict[str, Any], sandbox: Sandbox) -> dict[str, Any]:
+    """Arguments whose directory, where it is a text, is one where the case may write."""
+    name = arguments["directory"]
+    return arguments | ({"directory": f"{sandbox.case}/{name.replace('/', '-')}"} if isinstance(name, str) and name else {})
 
 
 def _arrays() -> st.SearchStrategy[Any]:

@@ -218,6 +218,16 @@ def a_directory(path: Path) -> None:
         ("checkpoints/state/200/_CHECKPOINT_METADATA", a_pipe, "is no regular file; restore it"),
         ("summary.json", a_directory, "is a directory, where a run has a file; move it away"),
         ("checkpoints/state/200/_CHECKPOINT_METADATA", lambda path: path.write_text("[" * 10**5), "holds a checkpoint that is"),
+        (
+            "checkpoints/state/200",
+            lambda path: shutil.copytree(path, path.with_name("1000")),
+            "at step 1000, beyond its end at",
+        ),
+        (
+            "checkpoints/state/200",
+            lambda path: path.rename(path.with_name("150")),
+            "is the checkpoint of step 200; give it its",
+        ),
         ("checkpoints/replay/0-100", lambda path: path.rename(path.with_name("0-50")), "does not hold the steps that its name"),
         ("checkpoints/replay/0-100", lambda path: path.rename(path.with_name("7" * 60)), "lacks the replay of steps 0 to"),
     ],
@@ -372,7 +382,16 @@ def test_a_finished_cell_that_is_damaged_is_named(tmp_path: Path, refused: Refus
     place.mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text(json.dumps(to_json(cells({"method": "mse"}))))
     scores = {"normalized_dq": [1.0], "test_mse": [1.0], "task": "cubic", "baselines": 5}
-    for text in ("", "[]", "{}", "\x00", "[" * 100_000, json.dumps(scores), json.dumps(scores | {"baselines": {"zero": []}})):
+    for text in (
+        "",
+        "[]",
+        "{}",
+        "\x00",
+        "\ufeff{}",
+        "[" * 100_000,
+        json.dumps(scores),
+        json.dumps(scores | {"baselines": {"zero": []}}),
+    ):
         (place / "result.json").write_text(text or " ")
         error = refused(decide, ["--resume", str(tmp_path / "run")])
         assert f"{place} is damaged (" in error and f"remove {place / 'result.json'} to train it again" in error
