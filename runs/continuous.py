@@ -34,7 +34,7 @@ UNITS = (4, 8)
 FEW = ("model_free", "mle", "omd", "taskmet")
 """What is run on brax."""
 BODIES: dict[str, dict[str, Any]] = {"inverted_pendulum": {"backend": "generalized"}, "reacher": {}, "hopper": {}}
-"""brax' environments with few joints. Under 'spring' the pole swings by itself, and no agent learned to hold it in 15k steps."""
+"""brax' environments with few joints. Under 'spring' the pole swings by itself; no agent learned to hold it in 15k steps."""
 BODIES_COUNTS = (0, 16)
 CHEETAH_UNITS = (64, 256)
 REAL = 3
