@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_taskmet.rl.methods import METHODS
-from mbrl_taskmet.runner.plotting import band, curve, draw_against, save_both
+from mbrl_taskmet.runner.plotting import band, curve, draw_against, save_both, shared_legend
 from mbrl_taskmet.runner.statistics import standard_error
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
@@ -64,7 +64,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         axis.set_xticks(places, [str(number) for number in numbers])
         axis.set(title=title, xlabel=label, xlim=(-0.3, len(numbers) - 0.7))
     axes[0].set(ylabel="return, mean ± standard error")
-    axes[0].legend(fontsize="small")
+    shared_legend(axes)
     save_both(figure, output / "pendulum.png")
     if lines := list(_pendulum(results)):
         write_table(output / "pendulum.csv", lines)
@@ -137,7 +137,7 @@ def _draw_curves(results: Results, shown: Sequence[tuple[str, Sequence[int]]], l
             axis.locator_params(axis="x", nbins=4)
             axis.grid(alpha=0.3)
         axes[-1, column].set_xlabel("environment steps")
-    axes[0, 0].legend(fontsize="small")
+    shared_legend(axes.ravel())
     save_both(figure, path)
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mbrl_taskmet.runner.plotting import draw_against, save_both
+from mbrl_taskmet.runner.plotting import draw_against, save_both, shared_legend
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
 from runs.report import Results, returns_against
@@ -45,7 +45,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
             curves = {called: returns_against(results, name, HORIZONS, last) for called, name in names.items()}
             draw_against(axis, HORIZONS, curves, STYLE)
             axis.set(title=environment, xlabel="horizon H", ylabel=f"return, {label}")
-    axes[0, 0].legend(fontsize="small")
+    shared_legend(axes.ravel())
     save_both(figure, output / "horizon.png")
 
 

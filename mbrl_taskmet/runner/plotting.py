@@ -104,6 +104,16 @@ def band(axis: Any, steps: np.ndarray, values: np.ndarray, **style: Any) -> None
     axis.fill_between(steps, center - spread, center + spread, color=style.get("color"), alpha=0.15, linewidth=0)
 
 
+def shared_legend(axes: Any) -> None:
+    """One legend, on the first of `axes`, of what is drawn on any of them."""
+    named: dict[str, Any] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    if named:
+        axes[0].legend(list(named.values()), list(named), fontsize="small")
+
+
 def draw_against(
     axis: Any,
     numbers: Sequence[int],
