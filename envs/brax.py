@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from typing_extensions import override
 
 from envs.physics import Physics, Simulated, known, simulators
 from mbrl_taskmet.rl.contract import brief
@@ -20,6 +22,9 @@ _STATE_NAMES = {
     "inverted_pendulum": ("cart_position", "pole_angle", "cart_velocity", "pole_velocity"),
     **{name: (*joints, "x_velocity", *(f"{joint}_velocity" for joint in joints)) for name, joints in _JOINTS.items()},
 }
+
+NEVER = ("halfcheetah", "pusher", "reacher")
+"""Environments whose episodes only a limit ends."""
 
 
 class BraxEnvironment(Physics):
@@ -40,6 +45,12 @@ class BraxEnvironment(Physics):
                 f"{name} does not work with --backend {backend} ({type(error).__name__}: {brief(error)}); "
                 "give another --backend, or another --env"
             ) from error
+
+    @override
+    def termination(self, observation: jax.Array, action: jax.Array, next_observation: jax.Array) -> jax.Array | None:
+        if self.name == "inverted_pendulum":
+            return jnp.abs(next_observation[1]) > 0.2
+        return jnp.array(False) if self.name in NEVER else None
 
     def page(self, states: Simulated) -> str:
         """HTML of brax' viewer that shows `states`, leaves (T, …)."""

@@ -78,9 +78,7 @@ class Physics(Environment):
     def transition(
         self, key: jax.Array, state: State, action: jax.Array
     ) -> tuple[State, jax.Array, jax.Array, jax.Array, jax.Array]:
-        blank = {
-            name: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), getattr(self._like, name)) for name in WRITTEN
-        }
+        blank = {name: jax.tree.map(_zeros, getattr(self._like, name)) for name in WRITTEN}
         full = self._like.replace(**blank, info=state.info, **{self._bodies: state.bodies})
         with _single_precision():
             after = self._simulator.step(full, action.astype(jnp.float32))

@@ -90,6 +90,12 @@ def test_a_fall_and_a_limit_are_told_apart_and_the_observation_before_the_reset_
     assert jnp.abs(after.observation[ends]).max() <= 0.0101  # where brax starts
 
 
+def test_its_known_termination_is_what_ended_the_episodes(pendulum: BraxEnvironment, steps: Steps) -> None:
+    known, after = pendulum.known_termination(), steps.after.next_observation
+    assert known is not None
+    np.testing.assert_array_equal(known(after, jnp.zeros((len(after), 1)), after), steps.after.terminated)
+
+
 def test_episodes_start_in_different_states(steps: Steps) -> None:
     first, after, _ = steps
     starts = np.concatenate([first[None], after.observation[after.terminated | after.truncated]])
