@@ -51,7 +51,9 @@ def environment_of(settings: EnvironmentSettings) -> Environment:
         raise UnsupportedEnvironment(f"--disturbance {disturbance!r} is unknown; did you mean {near!r}? "
                                      f"There are {', '.join(DISTURBANCES)}")  # fmt: skip
     env = ADAPTERS[type(settings.suite)](settings.name, settings.suite)
-    return DISTURBANCES[disturbance](env, settings.distractors)
+    env = DISTURBANCES[disturbance](env, settings.distractors)
+    env.made_of = settings
+    return env
 
 
 def _named(name: str) -> Environment:

@@ -58,6 +58,7 @@ class Environment:
     noise_dtype: a smaller type that represents the noise exactly, for the replay; None where there is none.
     action_space: what an action is.
     max_episode_steps: no episode is longer: where the environment has not ended one by then, it is truncated.
+    made_of: the settings that it was made of, where it was; records of a run then name it as the command line does.
     costly_reset: a reset costs as much as a step, or more: it is then computed only where an episode has ended. Otherwise it
         is computed at every step, which is cheaper than a branch.
     """
@@ -67,6 +68,7 @@ class Environment:
     action_space: ActionSpace
     max_episode_steps: int
     noise_dtype: DTypeLike | None = None
+    made_of: EnvironmentSettings | None = None
     costly_reset: ClassVar[bool] = False
 
     @property

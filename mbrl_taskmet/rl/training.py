@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbrl_taskmet.core.run_axis import RunAxis
-from mbrl_taskmet.core.settings import ConfigError, shown, with_numbers
+from mbrl_taskmet.core.settings import ConfigError, flatten, shown, with_numbers
 from mbrl_taskmet.rl import format_1, replay
 from mbrl_taskmet.rl.environment import Environment, check_environment, episodic
 from mbrl_taskmet.rl.make import make_method
@@ -94,7 +94,8 @@ def _placed(env: Environment, config: Config) -> Config:
     if not isinstance(config, Config):
         raise ConfigError(f"the configuration is {shown(config)}; give a mbrl_taskmet.Config, such as Config(steps=2000)")
     noise = env.observation_size - len(env.state_names)
-    return Config(**{"env": env.name, **config.given, "distractors": noise})
+    described = flatten(env.made_of) if env.made_of is not None else {"env": env.name}
+    return Config(**{**described, **config.given, "distractors": noise})
 
 
 class Trainer:

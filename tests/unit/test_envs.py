@@ -11,8 +11,18 @@ import pytest
 
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
-from mbrl_taskmet.rl.environment import Environment, State, Step, UnsupportedEnvironment, check_environment
+from envs.make import make_environment
+from mbrl_taskmet import Config
+from mbrl_taskmet.rl.environment import (
+    Environment,
+    EnvironmentSettings,
+    State,
+    Step,
+    UnsupportedEnvironment,
+    check_environment,
+)
 from mbrl_taskmet.rl.spaces import Discrete
+from mbrl_taskmet.rl.training import resolved
 
 NOISE = 8
 
@@ -153,3 +163,9 @@ def test_an_environment_gives_floats_of_the_precision_in_use(cartpole: GymnaxEnv
 def test_an_environment_whose_dimensions_have_no_names_numbers_them() -> None:
     env = GymnaxEnvironment("FourRooms-misc")
     assert env.state_names == tuple(f"dimension_{i}" for i in range(env.observation_size))
+
+
+def test_settings_of_a_run_name_the_environment_as_it_was_made() -> None:
+    env = make_environment("CartPole-v1", 3)
+    assert env.name == "CartPole-v1 with 3 distractors"
+    assert resolved(env, Config()).environment == env.made_of == EnvironmentSettings(name="CartPole-v1", distractors=3)
