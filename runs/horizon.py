@@ -37,14 +37,18 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     """The mean over all evaluations above and the final return below, against H, a column per environment."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 7), layout="constrained")
-    axes = figure.subplots(2, len(ENVIRONMENTS), sharex=True, squeeze=False)
-    for row, (last, label) in enumerate(((None, "mean over training"), (LAST, f"last {LAST} evaluations"))):
-        for axis, environment in zip(axes[row], ENVIRONMENTS, strict=True):
+    shown = [e for e in ENVIRONMENTS if any(name.startswith(_name(e, "", 0).split("-")[0]) for name in results)]
+    figure = Figure(figsize=(4.5 * len(shown), 7), layout="constrained")
+    axes = figure.subplots(2, len(shown), sharex=True, squeeze=False)
+    for row, (last, label) in zip(axes, ((None, "mean over training"), (LAST, f"last {LAST} evaluations")), strict=True):
+        for axis, environment in zip(row, shown, strict=True):
             names = {NAMES[method]: _name(environment, method, 0).removesuffix("-0") for method in METHODS}
             curves = {called: returns_against(results, name, HORIZONS, last) for called, name in names.items()}
             draw_against(axis, HORIZONS, curves, STYLE)
-            axis.set(title=environment, xlabel="horizon H", ylabel=f"return, {label}")
+            axis.set_title(environment)
+        row[0].set_ylabel(f"return, {label}")
+    for axis in axes[-1]:
+        axis.set_xlabel("horizon H")
     shared_legend(axes.ravel())
     save_both(figure, output / "horizon.png")
 
