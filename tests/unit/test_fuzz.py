@@ -23,14 +23,14 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 def test_nothing_that_is_tried_fails(tmp_path: Path) -> None:
     """In a process of its own, for the types that tests check would refuse before the library does."""
-    argv = ["-m", "runs.fuzz", "--cases", "66", "--seed", "5", "--output", str(tmp_path)]
+    argv = ["-m", "runs.fuzz", "--cases", "60", "--seed", "5", "--output", str(tmp_path)]
     done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=300, env=os.environ | QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "fuzz.json").read_text())
-    assert found["findings"] == [] and found["cases"] > 60
+    assert found["findings"] == [] and found["cases"] > 50
     assert set(found["counts"]) == {"command", "configuration", "record", "checkpoint", "data", "call"}
-    # neither is every mutation harmless nor every one refused
-    assert all(sum(count.get(answer, 0) for count in found["counts"].values()) > 10 for answer in ("accepted", "refused"))
+    answers = [sum(count.get(answer, 0) for count in found["counts"].values()) for answer in ("accepted", "refused")]
+    assert min(answers) > 10 and all(found["counts"].values())
     assert "0 are findings" in " ".join((tmp_path / "fuzz.md").read_text().split())
 
 
