@@ -18,6 +18,7 @@ from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
 from runs.report import (
     Results,
+    Rows,
     as_count,
     as_number,
     final_returns,
@@ -71,11 +72,10 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     kept = _read_weights(output / "weights.csv") | dict(_weights(results))
     if kept:
         write_csv(output / "weights.csv", [kept[key] for key in sorted(kept)])
-    rows = {"distractors": [(name, BODIES_COUNTS) for name in BODIES], "units": [("halfcheetah", CHEETAH_UNITS)]}
-    for label, shown in rows.items():
-        found = [(name, numbers) for name, numbers in shown if any(setting.startswith(f"{name}-") for setting in results)]
-        if found:
-            _draw_curves(results, found, label, output / f"brax_{label}.png")
+    for label, names, numbers in (("distractors", list(BODIES), BODIES_COUNTS), ("units", ["halfcheetah"], CHEETAH_UNITS)):
+        there = [(name, number) for name in names for number in numbers if any(_curves(results, name, number))]
+        if there:
+            _draw_curves(results, there, label, output / f"brax_{label}.png")
 
 
 def _pendulum(results: Results) -> Iterator[dict[str, str]]:
@@ -120,24 +120,26 @@ def _read_weights(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
         return {(line["setting"], as_count(line["seed"])): dict(line) for line in lines}
 
 
-def _draw_curves(results: Results, shown: Sequence[tuple[str, Sequence[int]]], label: str, path: Path) -> None:
-    """Returns along training, a column per environment, a row per number."""
+def _curves(results: Results, name: str, number: int) -> Iterator[tuple[str, Rows]]:
+    """What there is of an environment's methods at a number."""
+    for method in FEW:
+        if rows := results.get(f"{name}-{method}-{number}"):
+            yield NAMES[method], rows
+
+
+def _draw_curves(results: Results, shown: Sequence[tuple[str, int]], label: str, path: Path) -> None:
+    """Returns along training, a panel per environment and number."""
     from matplotlib.figure import Figure
 
-    height = len(shown[0][1])
-    figure = Figure(figsize=(4.5 * len(shown), 3.5 * height), layout="constrained")
-    axes = figure.subplots(height, len(shown), sharex="col", sharey="col", squeeze=False)
-    for column, (name, numbers) in enumerate(shown):
-        for axis, number in zip(axes[:, column], numbers, strict=True):
-            for method in FEW:
-                rows = results.get(f"{name}-{method}-{number}", [])
-                if rows:
-                    band(axis, *curve(rows, "eval/return"), label=NAMES[method], **STYLE[NAMES[method]])
-            axis.set(title=f"{name}, {number} {label}", ylabel="return")
-            axis.locator_params(axis="x", nbins=4)
-            axis.grid(alpha=0.3)
-        axes[-1, column].set_xlabel("environment steps")
-    shared_legend(axes.ravel())
+    figure = Figure(figsize=(5 * len(shown), 4), layout="constrained")
+    axes = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axis, (name, number) in zip(axes, shown, strict=True):
+        for method, rows in _curves(results, name, number):
+            band(axis, *curve(rows, "eval/return"), label=method, **STYLE[method])
+        axis.set(title=f"{name}, {number} {label}", xlabel="environment steps", ylabel="return")
+        axis.locator_params(axis="x", nbins=4)
+        axis.grid(alpha=0.3)
+    shared_legend(axes)
     save_both(figure, path)
 
 
