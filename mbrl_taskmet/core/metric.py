@@ -88,7 +88,6 @@ class Metric:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        self.check()
 
     def check(self) -> None:
         """Raise ConfigError if two settings contradict each other."""

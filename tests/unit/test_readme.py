@@ -31,7 +31,7 @@ def test_every_python_snippet_runs_after_the_ones_before_it(
     registries_as_before: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names: dict[str, object] = {}
-    assert len(SNIPPETS) == 7
+    assert len(SNIPPETS) == 8
     for snippet in SNIPPETS:
         exec(compile(snippet, "README.md", "exec"), names)
         assert names["result"].returns.shape[1] == 2  # type: ignore[attr-defined]

@@ -33,7 +33,6 @@ CALLS = {
     "Neumann(step_size=0.0)": "--solver-step-size is 0.0; give a finite number above 0",
     "Diagonal(floor=2.0)": "--metric-floor is 2.0; give a number from 0 to 0.99",
     "Diagonal(input='state')": "Diagonal.input is 'state'; give an instance of its settings",
-    "Scalar(normalize=True)": "--metric scalar is 1 for ever",
     "bilevel(inner_steps=0)": "--inner-steps is 0; give 1 or more",
     "bilevel(tolerance={1})": "--tolerance is {1}; give a number",
     "bilevel(predict=0)": "Bilevel.predict is 0; give a function",
