@@ -20,7 +20,8 @@ def trainer(given: dict[str, Any], *, seeds: int = 1, steps: int = 8000, eval_ev
     from mbrl_taskmet.rl.training import resolved
 
     at_once: dict[str, Any] = {"metric_warmup": 0} if given.get("method", "taskmet") == "taskmet" else {}
-    config = Config(seeds=seeds, steps=steps, eval_every=eval_every, random_steps=400, eval_episodes=10, **given, **at_once)
+    sizes = {"seeds": seeds, "steps": steps, "eval_every": eval_every, "random_steps": 400, "eval_episodes": 10}
+    config = Config(**{**sizes, **at_once, **given})
     env = make_environment(**{"name": "CartPole-v1", "distractors": 8, **where})
     settings = resolved(env, config)
     return Trainer(env, make_method(env, settings), settings)
