@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbrl_taskmet.core.settings import ConfigError, options
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
+from mbrl_taskmet.rl.suites import SUITES
 from mbrl_taskmet.runner.command import Parser, command, cores, module, start_jax
 from mbrl_taskmet.runner.rundir import check_code, check_same, free_directory, resumed_directory, saved_settings
 
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
     from envs.film import Film
     from mbrl_taskmet.rl.environment import Environment
     from mbrl_taskmet.runner.agent import Outcome
-
-
-_EXAMPLES = {
-    "gymnax": "the name of a gymnax environment, such as Acrobot-v1, or module:Class",
-    "brax": "the name of a brax environment, such as hopper",
-    "playground": "the name of an environment of MuJoCo Playground, such as CheetahRun",
-}
-"""What `--env` takes, by suite."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +111,7 @@ def parse(environment: str | None, argv: list[str] | None, suite: str = "gymnax"
 
 def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
     if "env" not in given:
-        raise ConfigError(f"--env is missing; give {_EXAMPLES[given['suite']]}")
+        raise ConfigError(f"--env is missing; give {SUITES[given['suite']].example}")
     config = Config(**given)
     settings = config.resolve()
     last = settings.seed + settings.seeds - 1

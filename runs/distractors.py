@@ -17,7 +17,7 @@ import numpy as np
 from mbrl_taskmet.rl.methods import METHODS
 from mbrl_taskmet.rl.settings import read_saved
 from mbrl_taskmet.runner.agent import restored
-from mbrl_taskmet.runner.plotting import STYLES, draw_against, save_both
+from mbrl_taskmet.runner.plotting import STYLES, draw_against, save_both, shared_legend
 from mbrl_taskmet.runner.rundir import check_code, saved_settings
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
@@ -94,9 +94,7 @@ def _draw_metric(lines: dict[tuple[str, int], dict[str, Any]], output: Path) -> 
             axis.grid(alpha=0.3)
         row[0].set_ylabel("weight in the metric, mean over seeds")
         row[1].set_yscale("log")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    named = dict(zip(labels, handles, strict=True))
-    axes[0, 0].legend(list(named.values()), list(named), fontsize="small")
+    shared_legend(axes[0, :1])
     save_both(figure, output / "figure7.png")
 
 

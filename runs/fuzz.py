@@ -8,7 +8,6 @@ process and without long training (see `runs/fuzzing/sandbox.py`). A refusal is 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import random
 import sys
@@ -20,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbrl_taskmet.core.settings import ConfigError
-from mbrl_taskmet.runner.command import Parser, check_counts, command
-from mbrl_taskmet.runner.records import write_json, write_text
+from mbrl_taskmet.runner.command import command
+from runs import trials
 from runs.fuzzing.judging import ANSWERS, FINDINGS, Case, judge
 
 if TYPE_CHECKING:
     from runs.fuzzing.sandbox import Sandbox
 
-RESULTS = Path("runs/results")
 LIMIT = 10.0
 """Seconds that a case may take."""
 Cases = Callable[[int, int, "Sandbox"], Iterator[Case]]
@@ -37,19 +35,9 @@ Cases = Callable[[int, int, "Sandbox"], Iterator[Case]]
 @command
 def main(argv: list[str] | None = None) -> int:
     """Try the cases and write what they came to; 1 if there is a finding."""
-    parser = Parser(prog="python -m runs.fuzz", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--cases", type=int, default=2000, help="how many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the mutations (default: %(default)s)")
-    parser.add_argument(
-        "--output", type=Path, default=RESULTS, metavar="DIR", help="where the figures go (default: %(default)s)"
-    )
-    options = argparse.Namespace(**parser.read(argv)[1])
-    check_counts(options, "cases")
+    options = trials.read(argv, "fuzz", __doc__ or "", "cases", 2000, "mutations")
     found = fuzz(options.cases, options.seed, kinds())
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_json(options.output / "fuzz.json", found)
-    write_text(options.output / "fuzz.md", told(found))
-    print(told(found))
+    trials.write(options.output, "fuzz", found, told)
     return 1 if found["findings"] else 0
 
 

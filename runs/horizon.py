@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_taskmet.runner.plotting import draw_against, save_both, shared_legend
+from runs import continuous
+from runs.continuous import LAST
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
 from runs.report import Results, returns_against
@@ -23,10 +25,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {"q_hidden": 128},  # see `runs/environments.py`
     "Pendulum-v1": {},
 }
-NEEDED = {("Pendulum-v1", "omd"): {"model_target": "difference", "model_lr": 3e-4}}
-"""See `runs/continuous.py`."""
-LAST = 3
-"""Evaluations that a final return is the mean of."""
+NEEDED = {("Pendulum-v1", method): given for method, given in continuous.NEEDED.items()}
 
 
 def _name(environment: str, method: str, horizon: int) -> str:

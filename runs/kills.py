@@ -8,7 +8,6 @@ results, are compared, bit for bit, with those of a run that was never killed. W
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -23,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.runner.command import Parser, check_counts, command
-from mbrl_taskmet.runner.records import read_rows, write_json, write_text
+from mbrl_taskmet.runner.command import command
+from mbrl_taskmet.runner.records import read_rows
 from mbrl_taskmet.runner.rundir import began
+from runs import trials
 
-RESULTS = Path("runs/results")
 COMMANDS: dict[str, list[str]] = {
     "agent": ["agents.cartpole", "--method", "mle", "--distractors", "2", "--steps", "4000", "--eval-every", "50",
               "--eval-episodes", "1", "--random-steps", "64", "--batch-size", "32", "--checkpoint-share", "1"],
@@ -43,20 +42,10 @@ MOMENTS = ("before the directory", "before the first checkpoint", "while a check
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the kills and write what they came to; 1 if a run did not end as it should."""
-    parser = Parser(prog="python -m runs.kills", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--kills", type=int, default=100, help="how many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
-    parser.add_argument(
-        "--output", type=Path, default=RESULTS, metavar="DIR", help="where the figures go (default: %(default)s)"
-    )
-    options = argparse.Namespace(**parser.read(argv)[1])
-    check_counts(options, "kills")
+    options = trials.read(argv, "kills", __doc__ or "", "kills", 100, "moments")
     with tempfile.TemporaryDirectory() as folder:
         found = kill(options.kills, options.seed, Path(folder))
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_json(options.output / "kills.json", found)
-    write_text(options.output / "kills.md", told(found))
-    print(told(found))
+    trials.write(options.output, "kills", found, told)
     return 0 if found["identical_runs"] == found["runs"] else 1
 
 

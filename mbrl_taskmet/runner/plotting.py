@@ -87,7 +87,7 @@ def plot_groups(groups: dict[str, Rows], path: Path) -> None:
         axis.set_xlabel("environment steps")
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
+    shared_legend(axes[:1])
     save_both(figure, path)
 
 
