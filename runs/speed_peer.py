@@ -15,6 +15,7 @@ from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.command import Parser, check_counts, command
 from runs.speed import store
 
+LEAST = 1000
 PEER = """
 import time
 import gymnasium
@@ -50,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="of each, in turn (default: %(default)s)")
     options = argparse.Namespace(**parser.read(argv)[1])
     check_counts(options, "steps", "repeats")
+    if options.steps < LEAST:
+        raise ConfigError(f"--steps is {options.steps}; give {LEAST} or more, for a batch and the random steps come before")
     theirs, ours = [], []
     for _ in range(options.repeats):
         theirs.append(_measured(options.python, PEER.format(steps=options.steps)))
