@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from agents.command import parse
-from mbrl_taskmet.runner.agent import summarize
+from mbrl_taskmet.runner.agent_record import summarize
 from mbrl_taskmet.runner.command import cores
 from mbrl_taskmet.runner.records import Layout, Recorder, read_rows, rows_until, write_json
 from mbrl_taskmet.runner.rundir import to_json

@@ -19,7 +19,7 @@ from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.methods import Learner
 from mbrl_taskmet.rl.spaces import Discrete
 from mbrl_taskmet.rl.training import Carry, Report, Trainer
-from mbrl_taskmet.runner.agent import failure, rows_of
+from mbrl_taskmet.runner.agent_record import failure, rows_of
 
 SIZES: dict[str, Any] = {
     "method": "mle",
