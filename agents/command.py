@@ -113,8 +113,8 @@ def parse(environment: str | None, argv: list[str] | None, suite: str = "gymnax"
     )
     parser.add_argument("--checkpoint-share", type=float, default=0.03, metavar="X",
                         help="largest part of the run's time spent writing checkpoints, 0 to 1 (default: 0.03)")  # fmt: skip
-    parser.add_argument("--from-config", metavar="FILE", help="start with the settings of another run, whose config.json this "
-                        "is; those that are given as well win")  # fmt: skip
+    parser.add_argument("--from-config", metavar="FILE", help="start with the settings of another run, whose config.json "
+                        "or summary.json this is; those that are given as well win")  # fmt: skip
     parser.add_argument("--sweep", action="append", metavar="NAME=X,X", help="train every one of these values of a setting, "
                         "such as metric-lr=1e-3,3e-3, in one program; repeated, every combination")  # fmt: skip
     given, rest = parser.read(argv)
@@ -153,7 +153,7 @@ def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Sweep, Pa
 def _repeated(path: Path, given: dict[str, Any], sweep: Sweep) -> tuple[dict[str, Any], Sweep]:
     """The settings and the sweep of another run's `config.json`, but for what is given here."""
     if not path.is_file():
-        raise ConfigError(f"--from-config {path} is no file; give the config.json of a run")
+        raise ConfigError(f"--from-config {path} is no file; give the config.json or summary.json of a run")
     saved, axes = read_config(path, read_saved).names, read_config(path, read_axes)
     _check_suite(path, saved, given)
     swept = {**{name: values for name, values in axes.items() if name not in given}, **sweep}

@@ -93,13 +93,15 @@ def saved_settings(directory: Path, read: Callable[[dict[str, Any]], T]) -> T:
 
 
 def read_config(path: Path, read: Callable[[dict[str, Any]], T]) -> T:
-    """What `read` makes of a file such as `config.json`, whose format is 1 to `FORMAT`.
+    """What `read` makes of a `config.json`, whose format is 1 to `FORMAT`, or of the one in a `summary.json`.
 
     Raises:
         ConfigError: it is damaged, or of newer code.
     """
     try:
         saved = read_json(path)
+        if "format" not in saved:
+            saved = saved["config"]
         number = saved["format"]
         if type(number) is not int:
             raise TypeError(f"the format is {number!r}")
