@@ -45,6 +45,7 @@ class Request:
         trusted: what `--env` names, if that is a class of a module, whose code may run.
         film: whether to draw an episode.
         checkpoint_share: the largest part of the time spent writing checkpoints.
+        debug_nans: whether to repeat a failed update, to name what was not finite.
     """
 
     config: Config
@@ -54,6 +55,7 @@ class Request:
     trusted: str | None
     film: bool
     checkpoint_share: float
+    debug_nans: bool
 
 
 @command
@@ -80,11 +82,12 @@ def main(environment: str | None = None, argv: list[str] | None = None, suite: s
         go_on = f"python -m {module()} --resume {shlex.quote(str(directory))}"
         if request.trusted:
             go_on += f" --env {shlex.quote(request.trusted)}"
-        how: Any = {"checkpoint_share": request.checkpoint_share, "go_on": go_on, "say": partial(print, flush=True)}
+        say = partial(print, flush=True)
+        how: Any = {"checkpoint_share": request.checkpoint_share, "debug_nans": request.debug_nans, "go_on": go_on}
         if request.sweep:
-            _tell_sweep(run_sweep(env, request.config, directory, request.sweep, **how), directory)
+            _tell_sweep(run_sweep(env, request.config, directory, request.sweep, **how, say=say), directory)
             return 0
-        outcome = run(env, request.config, directory, **how)
+        outcome = run(env, request.config, directory, **how, say=say)
         if film is not None:
             with kept_if_not_drawn(directory, f"{go_on} --film"):
                 _film(env, film, outcome, directory)
@@ -113,6 +116,8 @@ def parse(environment: str | None, argv: list[str] | None, suite: str = "gymnax"
     )
     parser.add_argument("--checkpoint-share", type=float, default=0.03, metavar="X",
                         help="largest part of the run's time spent writing checkpoints, 0 to 1 (default: 0.03)")  # fmt: skip
+    parser.add_argument("--debug-nans", action="store_true", help="repeat an update at which a run stopped learning, to name "
+                        "the operation that was not finite")  # fmt: skip
     parser.add_argument("--from-config", metavar="FILE", help="start with the settings of another run, whose config.json "
                         "or summary.json this is; those that are given as well win")  # fmt: skip
     parser.add_argument("--sweep", action="append", metavar="NAME=X,X", help="train every one of these values of a setting, "
@@ -131,7 +136,7 @@ def parse(environment: str | None, argv: list[str] | None, suite: str = "gymnax"
         raise ConfigError("--film draws one run, and this is a sweep; leave it out")
     named = rest["name"] is not None or rest["resume"] is not None
     trusted = given.get("env") if ":" in given.get("env", "") else None
-    return Request(config, sweep, directory, named, trusted, rest["film"], share)
+    return Request(config, sweep, directory, named, trusted, rest["film"], share, rest["debug_nans"])
 
 
 def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Sweep, Path]:

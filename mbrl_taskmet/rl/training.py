@@ -202,7 +202,7 @@ class Trainer:
     def _on_devices(self, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.axis.sharding)
 
-    def _run(self, numbers: dict[str, jax.Array]) -> SingleRun:
+    def run_with(self, numbers: dict[str, jax.Array]) -> SingleRun:
         """The run with these numbers, each a scalar."""
         if not numbers:
             return SingleRun(self.env, self.method, self.settings)
@@ -211,7 +211,7 @@ class Trainer:
 
     def _init_runs(self, seeds: jax.Array, numbers: dict[str, jax.Array]) -> Carry:
         # one after the other: see `SoftQ.init`
-        carry = jax.lax.map(lambda one: self._run(one[1]).init(one[0]), (seeds, numbers))
+        carry = jax.lax.map(lambda one: self.run_with(one[1]).init(one[0]), (seeds, numbers))
         rows = min(self.settings.replay_capacity or self.settings.steps, self.settings.steps)
         create = partial(
             replay.create, rows, action=jnp.zeros(self.env.action_space.size), state_size=len(self.env.state_names),
@@ -223,7 +223,7 @@ class Trainer:
         """A device's runs: side by side, or one after the other."""
 
         def advance(carry: Carry, numbers: dict[str, jax.Array]) -> tuple[Carry, Report]:
-            return self._run(numbers).advance(carry, start)
+            return self.run_with(numbers).advance(carry, start)
 
         if self._vmapped:
             # The step is the same for all runs and stays unbatched: branches on it stay branches, and the replay's row is

@@ -19,6 +19,7 @@ from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.methods import Learner, Method
+from mbrl_taskmet.rl.post_mortem import failed_operation
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.rl.sweep import Grid, Sweep
 from mbrl_taskmet.rl.training import Carry, Trainer, grid_of
@@ -26,7 +27,7 @@ from mbrl_taskmet.runner.agent_record import COLUMNS, rows_of, summarize, summar
 from mbrl_taskmet.runner.loop import Chunk, Records, as_path, check_manner, drive, own
 from mbrl_taskmet.runner.memory import check_memory, check_start, gigabytes, required_bytes
 from mbrl_taskmet.runner.plotting import drawing, plot_run, plot_sweep
-from mbrl_taskmet.runner.records import Layout, Row, write_json
+from mbrl_taskmet.runner.records import TEXTS, Layout, Row, write_json
 from mbrl_taskmet.runner.rundir import check_same, check_same_sweep, saved_settings, saved_sweep, to_json
 from mbrl_taskmet.runner.versions import environment
 
@@ -57,6 +58,7 @@ def run(
     directory: Path | str,
     *,
     checkpoint_share: float = 0.03,
+    debug_nans: bool = False,
     go_on: str = "call run with the same arguments",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Outcome:
@@ -67,6 +69,7 @@ def run(
         config: the settings. Those of a run that is there have to be the same, but for more steps, which extend it.
         directory: the run's own; made if it is not there.
         checkpoint_share: the largest part of the time spent writing checkpoints.
+        debug_nans: repeat an update at which a run stopped learning, to name the operation that was not finite.
         go_on: what a user does to go on with a run that was stopped, for the sentence that says so.
         say: takes a sentence before the training starts.
 
@@ -76,7 +79,7 @@ def run(
         OSError: the machine fails; what is written stays.
         Stopped: a signal asked the run to end; record and checkpoint are written.
     """
-    return _train(env, grid_of(env, config, {}), as_path(directory), checkpoint_share, go_on, say)["."]
+    return _train(env, grid_of(env, config, {}), as_path(directory), checkpoint_share, debug_nans, go_on, say)["."]
 
 
 def run_sweep(
@@ -86,6 +89,7 @@ def run_sweep(
     sweep: Sweep,
     *,
     checkpoint_share: float = 0.03,
+    debug_nans: bool = False,
     go_on: str = "call run_sweep with the same arguments",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Outcome]:
@@ -97,6 +101,7 @@ def run_sweep(
         directory: the sweep's own; each combination has a folder in it.
         sweep: values of settings by name, such as `{"metric_lr": [1e-3, 3e-3]}`: numbers that change no shape.
         checkpoint_share: see `run`.
+        debug_nans: see `run`.
         go_on: see `run`.
         say: see `run`.
 
@@ -110,11 +115,11 @@ def run_sweep(
     """
     if not sweep:
         raise ConfigError("the sweep is empty; give values of settings by name, or call run")
-    return _train(env, grid_of(env, config, sweep), as_path(directory), checkpoint_share, go_on, say)
+    return _train(env, grid_of(env, config, sweep), as_path(directory), checkpoint_share, debug_nans, go_on, say)
 
 
 def _train(
-    env: Environment, over: Grid, directory: Path, share: float, go_on: str, say: Callable[[str], None]
+    env: Environment, over: Grid, directory: Path, share: float, debug_nans: bool, go_on: str, say: Callable[[str], None]
 ) -> dict[str, Outcome]:
     """Train the combinations of a grid; the outcome of each by its folder."""
     settings = over.settings[0]
@@ -127,7 +132,7 @@ def _train(
         name, runs = settings.names["method"], f"{settings.seeds} seed(s), {settings.steps} steps"
         settings_of = f"{len(over.settings)} settings of " if over.numbers else ""
         say(f"{directory}: {settings_of}{name} on {env.name}, {runs}, needs about {gigabytes(least)}")
-        done = drive(_Job(trainer), place, share=share, begin_record=partial(_write_configs, directory, over))
+        done = drive(_Job(trainer, debug_nans), place, share=share, begin_record=partial(_write_configs, directory, over))
         learners = trainer.axis.to_host(done.carry.learner)
         outcomes = {}
         for index, (folder, own_settings) in enumerate(zip(over.folders, over.settings, strict=True)):
@@ -188,8 +193,8 @@ class _Job:
 
     unit, label = "step", None
 
-    def __init__(self, trainer: Trainer):
-        settings = trainer.settings
+    def __init__(self, trainer: Trainer, debug_nans: bool):
+        settings, self._debug_nans = trainer.settings, debug_nans
         self.trainer, self.total, self.folders = trainer, settings.steps, trainer.over.folders
         self.layout = Layout(range(settings.seed, settings.seed + settings.seeds), settings.eval_every, COLUMNS, whole=True)
 
@@ -199,7 +204,7 @@ class _Job:
 
     def chunks(self, carry: Carry, start: int, records: Records) -> Iterator[Chunk]:
         settings, state_names = self.trainer.settings, self.trainer.env.state_names
-        failed = set(_failures(records))
+        known = set(_events(records))
         last = time.monotonic()
         for step, new_carry, report in self.trainer.run(carry, start):
             now = time.monotonic()
@@ -207,16 +212,24 @@ class _Job:
             reports = (_part(report, self.trainer.over.runs(index)) for index in range(len(self.folders)))
             own = (rows_of(part, step, settings.seed, state_names, speed) for part in reports)
             new = dict(zip(self.folders, own, strict=True))
-            failing = _failures(new)
-            news = tuple(
-                f"{'' if folder == '.' else folder + ', '}seed {seed}: {why}; its last finite state is kept and the others go "
-                "on; a smaller --model-lr or --metric-lr may help"
-                for (folder, seed), why in failing.items() if (folder, seed) not in failed
-            )  # fmt: skip
-            failed |= failing.keys()
+            events = _events(new)
+            news = tuple(self._told(event, what, new_carry, step) for event, what in events.items() if event not in known)
+            known |= events.keys()
             status = (f"return {report.episode_returns.mean():.1f}, model error {report.model_mse_state.mean():.2g}, "
                       f"{speed:.0f} steps/s")  # fmt: skip
             yield Chunk(step, new_carry, new, status, news)
+
+    def _told(self, event: tuple[str, int, str], what: str, carry: Carry, step: int) -> str:
+        """The sentence of an event."""
+        folder, seed, kind = event
+        who = f"{'' if folder == '.' else folder + ', '}seed {seed}"
+        if kind == "collapse":
+            return f"{who}: {what}; a larger --metric-floor or a smaller --metric-lr may help"
+        if self._debug_nans:
+            index = self.folders.index(folder) * self.trainer.settings.seeds + seed - self.trainer.settings.seed
+            what = f"{what}; {failed_operation(self.trainer, carry, index, step)}"
+        return (f"{who}: {what}; its last finite state is kept and the others go on; a smaller --model-lr or --metric-lr may "
+                "help" + ("" if self._debug_nans else ", and --debug-nans names the operation"))  # fmt: skip
 
 
 def _part(tree: T, runs: slice) -> T:
@@ -224,6 +237,7 @@ def _part(tree: T, runs: slice) -> T:
     return jax.tree.map(lambda leaf: leaf[runs], tree)
 
 
-def _failures(records: Records) -> dict[tuple[str, int], str]:
-    """What has failed, by folder and seed."""
-    return {(folder, row["seed"]): row["failure"] for folder, rows in records.items() for row in rows if "failure" in row}
+def _events(records: Records) -> dict[tuple[str, int, str], str]:
+    """What is said of a seed once, by folder, seed and kind."""
+    every = ((folder, row, kind) for folder, rows in records.items() for row in rows for kind in TEXTS)
+    return {(folder, row["seed"], kind): row[kind] for folder, row, kind in every if kind in row}

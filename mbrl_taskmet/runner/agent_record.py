@@ -5,6 +5,9 @@ from __future__ import annotations
 import statistics as standard
 from typing import Any
 
+import jax
+import numpy as np
+
 from mbrl_taskmet.rl.methods import Learner
 from mbrl_taskmet.rl.settings import Settings
 from mbrl_taskmet.rl.training import Report
@@ -16,6 +19,8 @@ from mbrl_taskmet.runner.versions import environment
 COLUMNS = ("eval/return", "train/model_mse", "train/model_mse_state", "train/task_loss", "train/q_loss",
            "time/steps_per_second", "wall_time", "wall_seconds")  # fmt: skip
 """What every row of an agent's record holds besides `step` and `seed`."""
+COLLAPSED = 1e-6
+"""A weight below which a sum in float32 hardly knows of it beside a weight of 1."""
 
 
 def rows_of(report: Report, step: int, first_seed: int, state_names: tuple[str, ...], speed: float) -> list[Row]:
@@ -39,6 +44,7 @@ def rows_of(report: Report, step: int, first_seed: int, state_names: tuple[str, 
             "train/task_loss": report.task_loss[i],
             "train/q_loss": report.q_loss[i],
             "solver/residual": None if report.residual is None else report.residual[i],
+            "train/skipped_updates": report.skipped[i],
             "time/steps_per_second": speed,
         }
         if report.metric_diagonal is not None:
@@ -49,14 +55,32 @@ def rows_of(report: Report, step: int, first_seed: int, state_names: tuple[str, 
             row["metric/diagonal"] = diagonal
         if report.failed_step[i] >= 0:
             row["failure"] = failure(report, i)
+        if report.metric_diagonal is not None and (collapsed := collapse(np.asarray(report.metric_diagonal[i]))):
+            row["collapse"] = collapsed
         rows.append({key: finite(value) for key, value in row.items()})
     return rows
 
 
 def failure(report: Report, index: int) -> str:
-    """Which quantity of a seed turned non-finite, and when."""
-    part = Learner._fields[int(report.failed_part[index])]
-    return f"the parameters of {part} turned non-finite at step {int(report.failed_step[index])}"
+    """Which quantity of a seed turned non-finite, when, and what its last finite state is like."""
+    part, found = Learner._fields[int(report.failed_part[index])], jax.tree.map(lambda leaf: leaf[index], report)
+    told = [f"task loss {found.task_loss:.3g}", f"Q loss {found.q_loss:.3g}"]
+    if found.residual is not None:
+        told.append(f"residual of the solver {found.residual:.3g}")
+    if found.metric_diagonal is not None:
+        told.append(f"smallest weight of the metric {found.metric_diagonal.min():.3g}")
+    return (f"the parameters of {part} turned non-finite at step {int(found.failed_step)} ({found.skipped} updates skipped); "
+            f"before it: {', '.join(told)}")  # fmt: skip
+
+
+def collapse(diagonal: np.ndarray) -> str | None:
+    """What a metric no longer weighs, by its diagonal (n,); None if it weighs more than one dimension."""
+    *_, largest = weights = np.sort(diagonal)
+    if largest < COLLAPSED:
+        return f"the metric has collapsed: its largest weight is {largest:.2g}"
+    if len(weights) > 1 and weights[-2] < COLLAPSED * largest:
+        return f"the metric has collapsed to dimension {np.argmax(diagonal)}: all others weigh less than {COLLAPSED:g} of it"
+    return None
 
 
 def summarize(settings: Settings, rows: list[Row], compile_seconds: float | None) -> dict[str, Any]:
@@ -80,6 +104,8 @@ def summarize(settings: Settings, rows: list[Row], compile_seconds: float | None
         "model_mse_state": [row["train/model_mse_state"] for row in last],
         "metric_diagonal": [row.get("metric/diagonal") for row in last],
         "failures": {str(row["seed"]): row["failure"] for row in last if "failure" in row},
+        "collapses": {str(row["seed"]): row["collapse"] for row in last if "collapse" in row},
+        "skipped_updates": [row.get("train/skipped_updates") for row in last],
         "steps_per_second": standard.median(row["time/steps_per_second"] for row in rows),
         "compile_seconds": compile_seconds,
         "wall_seconds": rows[-1]["wall_seconds"],
