@@ -8,10 +8,12 @@ import numpy as np
 from typing_extensions import override
 
 from envs.appended import Appended
-from mbrl_taskmet.rl.environment import Environment, State
+from mbrl_taskmet.rl.environment import Environment, State, UnsupportedEnvironment
 
 SLOWEST, FASTEST = 0.1, 1.0
 """Radians a step, between which frequencies are drawn."""
+MOST = 2**20
+"""Dimensions whose frequencies are drawn without asking how much memory there is."""
 
 
 class Oscillators(Appended):
@@ -28,11 +30,13 @@ class Oscillators(Appended):
         seed: of the frequencies; the first oscillators of one seed are the same for every count.
 
     Raises:
-        UnsupportedEnvironment: `count` is odd or not positive.
+        UnsupportedEnvironment: `count` is odd, not positive, or more than 1048576.
     """
 
     def __init__(self, env: Environment, count: int, seed: int = 0):
         super().__init__(env, count, "oscillators", multiple=2)
+        if count > MOST:
+            raise UnsupportedEnvironment(f"distractors is {count}, and oscillators take at most {MOST} dimensions; give fewer")
         self.frequencies = np.random.default_rng(seed).uniform(SLOWEST, FASTEST, count // 2)
 
     @override

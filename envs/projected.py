@@ -72,7 +72,9 @@ def rotation(size: int, generator: np.random.Generator) -> np.ndarray:
         UnsupportedEnvironment: it would be too large to make.
     """
     if size > MOST:
-        raise UnsupportedEnvironment(f"a random rotation of {size} dimensions is too large; give at most {MOST}")
+        raise UnsupportedEnvironment(
+            f"a random rotation of {size} dimensions is too large; give fewer distractors, for at most {MOST}"
+        )
     made, triangular = np.linalg.qr(generator.standard_normal((size, size)))
     made *= np.sign(np.diag(triangular))  # without this it would not be uniform: Mezzadri, How to generate random matrices
     made[:, 0] *= np.sign(np.linalg.det(made))

@@ -24,7 +24,7 @@ from decision_tasks import run as run_cells
 from decision_tasks import train as train_task
 from decision_tasks.settings import cells as make_cells
 from decision_tasks.training import CellTrainer
-from envs.make import make_environment
+from envs.make import DISTURBANCES, make_environment
 from envs.probes import Walk
 from mbrl_taskmet import Config, ConfigError, Environment
 from mbrl_taskmet.core.bilevel import Bilevel, Jaxopt
@@ -127,7 +127,8 @@ def _training() -> st.SearchStrategy[Call]:
     environment = st.builds(
         lambda name, count, kind: Call(f"make_environment({name!r}, {count!r}, disturbance={kind!r})",
                                        lambda _: make_environment(name, count, disturbance=kind)),
-        st.sampled_from(["Walk", "Acrobot-v1"]) | ANYTHING, st.integers(0, 3) | ANYTHING, st.just("noise") | ANYTHING,
+        st.sampled_from(["Walk", "Acrobot-v1"]) | ANYTHING, st.integers(0, 3) | ANYTHING,
+        st.sampled_from(list(DISTURBANCES)) | ANYTHING,
     )  # fmt: skip
     return (
         st.builds(train, names, wrong) | st.builds(run, others, wrong) | st.builds(run, st.just("say"), ANYTHING) | environment
@@ -169,7 +170,7 @@ def _environments() -> st.SearchStrategy[Call]:
         told = f"check_environment of {attributes}, reset {reset!r}, transition's {place} = {value!r}"
         return Call(told, lambda _: library.check_environment(made()))
 
-    names = st.sampled_from([*right, "observation_size", "noise_dtype", "costly_reset"])
+    names = st.sampled_from([*right, "observation_size", "noise_dtype", "mixing", "costly_reset"])
     return st.builds(call, st.just({}) | st.dictionaries(names, ANYTHING, max_size=1), st.just(...) | ANYTHING | _arrays(),
                      st.integers(0, 5), ANYTHING | _arrays())  # fmt: skip
 

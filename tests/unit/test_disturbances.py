@@ -136,6 +136,14 @@ def test_settings_name_it(disturbance: str, name: str) -> None:
     assert f"d8_taskmet_100000steps_seeds0-0_disturbance-{disturbance}" in directory.name
 
 
+@on_every
+def test_each_has_the_precision_in_use(disturbance: str, name: str, x64: None) -> None:
+    env = check_environment(make_environment(name, SIZES[name], disturbance=disturbance))
+    assert (
+        jax.eval_shape(env.reset, KEY)[1].dtype == jax.eval_shape(env.state_of, jnp.zeros(env.observation_size)).dtype == float
+    )
+
+
 def test_oscillators_turn_by_their_frequencies_with_unit_variance() -> None:
     env = Oscillators(CARTPOLE, 32)
     assert env.frequencies.shape == (16,) and env.frequencies.min() >= 0.1 and env.frequencies.max() <= 1
@@ -252,11 +260,12 @@ def test_the_replay_keeps_half_precision_only_where_all_noise_has_it() -> None:
     [
         ("oscillators", 3, "distractors is 3, and oscillators need a multiple of 2 dimensions; give 4"),
         ("oscillators", 0, "distractors is 0, and oscillators add dimensions; give 2 or more"),
+        ("oscillators", 2**31 - 2, "distractors is 2147483646, and oscillators take at most 1048576 dimensions; give fewer"),
         ("nonlinear", 0, "distractors is 0, and nonlinear dynamics add dimensions; give 1 or more"),
-        ("nonlinear", 3000, "a random rotation of 3000 dimensions is too large; give at most 2048"),
+        ("nonlinear", 3000, "a random rotation of 3000 dimensions is too large; give fewer distractors, for at most 2048"),
         ("companions", 6, "distractors is 6, and companions need a multiple of 4 dimensions; give 8"),
         ("companions", 1, "distractors is 1, and companions need a multiple of 4 dimensions; give 4"),
-        ("projected", 3000, "a random rotation of 3004 dimensions is too large; give at most 2048"),
+        ("projected", 3000, "a random rotation of 3004 dimensions is too large; give fewer distractors, for at most 2048"),
         ("oscilators", 2, "--disturbance 'oscilators' is unknown; did you mean 'oscillators'? There are noise, oscillators,"),
     ],
 )
