@@ -232,7 +232,10 @@ def _narrow(value: Any) -> bool:
 
 
 def _matrix(value: Any) -> bool:
-    return value is None or (isinstance(value, np.ndarray) and value.ndim == 2 and np.issubdtype(value.dtype, np.floating))
+    if not isinstance(value, np.ndarray):
+        return value is None
+    floats = value.ndim == 2 and np.issubdtype(value.dtype, np.floating)
+    return bool(floats and 1 <= value.shape[1] <= value.shape[0] and np.isfinite(value).all())
 
 
 def _short(text: str, most: int = 60) -> str:
@@ -252,5 +255,5 @@ _ATTRIBUTES: Mapping[str, _Attribute] = {
     "max_episode_steps": _Attribute(_count, f"a whole number from 1 to {MOST}", "max_episode_steps = 500"),
     "observation_size": _Attribute(_count, "a whole number", "the number of its state_names, which is the default"),
     "noise_dtype": _Attribute(_narrow, "None or a type of floats", "noise_dtype = jnp.float16"),
-    "mixing": _Attribute(_matrix, "None or a NumPy matrix of floats", "mixing = np.eye(4)"),
+    "mixing": _Attribute(_matrix, "None or a NumPy matrix of finite floats, no wider than high", "mixing = np.eye(4)"),
 }  # fmt: skip
