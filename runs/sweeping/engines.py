@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,7 +117,9 @@ def ray(ask: Ask) -> Iterator[Engine]:
         raise ConfigError("--engine ray needs Ray; install the extra: pip install '.[ray]'") from None
     here = {} if ask.address else {"num_cpus": (ask.workers or cores() // ask.cpus or 1) * ask.cpus, "include_dashboard": False}
     try:
-        library.init(address=ask.address or "local", log_to_driver=False, logging_level="ERROR", **here)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "os.fork")  # what Ray forks runs another program at once
+            library.init(address=ask.address or "local", log_to_driver=False, logging_level="ERROR", **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"--address {ask.address}" if ask.address else "Ray on this machine"
         raise ConfigError(f"{where} does not answer ({shortened(error)}); start a cluster with ray start") from None
