@@ -74,7 +74,7 @@ def _read(argv: list[str] | None) -> argparse.Namespace:
                              "grid's file)")  # fmt: skip
     parser.add_argument("--engine", choices=("processes", "ray", "slurm"),
                         help="what starts the blocks (default: processes; ray with --address)")  # fmt: skip
-    parser.add_argument("--address", help="of a Ray cluster that exists, or auto for the one of this machine")
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster that exists, as ray start says it")
     parser.add_argument("--workers", type=int, metavar="N", help="most blocks at a time (default: as there is room for)")
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="CPU cores of a block (default: %(default)s)")
     parser.add_argument("--gpus", type=float, default=0, metavar="X", help="GPUs of a block, such as 1 or 0.5 (default: 0)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -103,6 +104,25 @@ def _text(file: Any) -> str:
     return str(file.read().decode(errors="replace")).strip()
 
 
+def _check_answers(address: str) -> None:
+    """Raise ConfigError unless something listens at an address: Ray itself tries for minutes, `auto` without end."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--address is {address}; give HOST:PORT, as ray start says it")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--address {address} does not answer ({error.strerror or error}); start a cluster with ray start"
+        ) from None
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line: the first sentence or, of a traceback, the last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return lines[-1][:200] if "Traceback" in str(error) else lines[0].split(". ")[0][:200]
+
+
 @contextmanager
 def ray(ask: Ask) -> Iterator[Engine]:
     """Tasks of Ray, on a cluster that exists or on this machine.
@@ -115,14 +135,18 @@ def ray(ask: Ask) -> Iterator[Engine]:
         import ray as library
     except ModuleNotFoundError:
         raise ConfigError("--engine ray needs Ray; install the extra: pip install '.[ray]'") from None
+    if ask.address:
+        _check_answers(ask.address)
     here = {} if ask.address else {"num_cpus": (ask.workers or cores() // ask.cpus or 1) * ask.cpus, "include_dashboard": False}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "os.fork")  # what Ray forks runs another program at once
             library.init(address=ask.address or "local", log_to_driver=False, logging_level="ERROR", **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"--address {ask.address}" if ask.address else "Ray on this machine"
-        raise ConfigError(f"{where} does not answer ({shortened(error)}); start a cluster with ray start") from None
+        if not ask.address:
+            raise ConfigError(f"Ray does not start here ({shortened(error)}); use --engine processes") from None
+        raise ConfigError(f"--address {ask.address} is no cluster that takes us ({shortened(error)}); start one by ray start; "
+                          "set RAY_AUTH_MODE=token if it wants one") from None  # fmt: skip
     wanted = {"CPU": ask.cpus, "GPU": ask.gpus}
     nodes = [node["Resources"] for node in library.nodes() if node["Alive"]]
     if not any(all(node.get(kind, 0) >= number for kind, number in wanted.items()) for node in nodes):
@@ -140,7 +164,7 @@ def ray(ask: Ask) -> Iterator[Engine]:
             try:
                 return str(library.get(self._reference))
             except library.exceptions.RayError as error:
-                return f"its process was lost ({type(error).__name__})\n\n{error}"
+                return f"its process was lost ({type(error).__name__}: {_line(error)})\n\n{error}"
 
         def cancel(self) -> None:
             library.cancel(self._reference)
@@ -177,7 +201,7 @@ def slurm(ask: Ask) -> Iterator[Engine]:
             try:
                 return str(self._job.result())
             except Exception as error:  # train_block raises none
-                return f"its job was lost ({type(error).__name__})\n\n{error}"
+                return f"its job was lost ({type(error).__name__}: {_line(error)})\n\n{error}"
 
         def cancel(self) -> None:
             self._job.cancel()

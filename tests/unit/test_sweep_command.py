@@ -151,6 +151,12 @@ def test_without_its_extra_an_engine_is_refused(monkeypatch: pytest.MonkeyPatch,
             pass
 
 
+@pytest.mark.parametrize("address", ["here", "auto", "ray://here:1", "here:", "here:0", ":1", "127.0.0.1:1"])
+def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"give HOST:PORT|127\.0\.0\.1:1 does not answer"):
+        engines._check_answers(address)
+
+
 def row(step: int, seconds: float) -> str:
     return json.dumps({"step": step, "seed": 0, "wall_seconds": seconds}) + "\n"
 
