@@ -64,10 +64,12 @@ def _read(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m runs.sweep",
         description="Train every combination of a grid's settings with every seed, in many processes or on many machines.",
-        epilog="Give the same command again to go on with what is missing. On Slurm, partition and time limit are "
+        epilog="A grid file is YAML: {settings: {steps: 20000}, grid: {method: [mle, taskmet], metric_lr: [1e-3, 3e-3]}, "
+               "seeds: 10}, settings for all, values of which every combination is trained, and the seeds of each. "
+               "Give the same command again to go on with what is missing. On Slurm, partition and time limit are "
                "SBATCH_PARTITION and SBATCH_TIMELIMIT.",
     )  # fmt: skip
-    parser.add_argument("--grid", type=Path, metavar="FILE", help="YAML; runs/sweeping/grid.py says what stands in it")
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="the grid file")
     parser.add_argument("--status", type=Path, metavar="DIR", help="say how far the sweep in DIR is, and train nothing")
     parser.add_argument("--logdir", type=Path, metavar="DIR",
                         help="where the blocks and the table go, on all machines the same (default: runs/logs/NAME of the "

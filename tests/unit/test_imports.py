@@ -139,6 +139,7 @@ def test_a_decision_task_loads_no_replay_buffer() -> None:
         ("agents.gymnax", ("--env NAME", "--metric-warmup N", "--critic-solver NAME")),
         ("agents.brax", ("--env NAME", "--backend NAME", "--film")),
         ("decision_tasks", ("--datasets N", "--resume DIR")),
+        ("runs.sweep", ("--grid FILE", "--status DIR", "--address HOST:PORT")),
     ],
 )
 def test_help_answers_without_loading_what_is_slow(module: str, flags: tuple[str, ...]) -> None:

@@ -22,7 +22,7 @@ from mbrl_taskmet.runner.records import read_rows
 from mbrl_taskmet.runner.rundir import to_json
 from mbrl_taskmet.runner.signals import StopSignal
 from runs.blocks import Block
-from runs.sweep import main
+from runs.sweep import _resolve, main
 from runs.sweeping import engines
 from runs.sweeping.driver import train_all
 from runs.sweeping.engines import Ask, Engine, Order, processes
@@ -66,6 +66,12 @@ seeds: 3
     assert found.combinations[0].config.given == shared | {"method": "mle"}
     metric = {"method": "taskmet", "metric_lr": 1e-3, "metric_input": "state", "metric_hidden": [4, 4]}
     assert found.combinations[1].config.given == shared | metric
+
+
+def test_the_actions_of_the_environment_say_what_has_a_place(tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text("grid: {env: [CartPole-v1, Pendulum-v1], method: [mle], temperature_lr: [0.1]}")
+    names = [combination.name for combination in read_grid(tmp_path / "grid.yaml", _resolve).combinations]
+    assert names == ["env-CartPole-v1_method-mle", "env-Pendulum-v1_method-mle_temperature-lr-0.1"]
 
 
 def test_settings_alone_are_one_combination_and_long_names_are_cut_and_differ(tmp_path: Path) -> None:
