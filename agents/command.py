@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,20 @@ from typing import TYPE_CHECKING, Any
 from mbrl_taskmet.core.settings import ConfigError, options
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.rl.suites import SUITES
+from mbrl_taskmet.rl.sweep import Sweep, grid, read_sweep
 from mbrl_taskmet.runner.command import Parser, command, cores, module, start_jax
-from mbrl_taskmet.runner.rundir import check_code, check_same, free_directory, resumed_directory, saved_settings
+from mbrl_taskmet.runner.rundir import (
+    check_code,
+    check_same,
+    check_same_sweep,
+    check_whole,
+    free_directory,
+    read_axes,
+    read_config,
+    resumed_directory,
+    saved_settings,
+    saved_sweep,
+)
 
 if TYPE_CHECKING:
     from envs.film import Film
@@ -26,19 +39,23 @@ class Request:
 
     Attributes:
         config: the settings of the run, of a new one as far as they are given.
+        sweep: values of further settings by name, every combination of which is a run; none without --sweep.
         directory: its directory, which a new one has not made yet.
         named: whether the user chose it.
         trusted: what `--env` names, if that is a class of a module, whose code may run.
         film: whether to draw an episode.
         checkpoint_share: the largest part of the time spent writing checkpoints.
+        debug_nans: whether to repeat a failed update, to name what was not finite.
     """
 
     config: Config
+    sweep: Sweep
     directory: Path
     named: bool
     trusted: str | None
     film: bool
     checkpoint_share: float
+    debug_nans: bool
 
 
 @command
@@ -48,16 +65,16 @@ def main(environment: str | None = None, argv: list[str] | None = None, suite: s
     The exit code is 0, 2 for bad input, and 128 + the signal's number for a run that was stopped: 130 after Ctrl-C.
     """
     request = parse(environment, argv, suite)
-    settings = request.config.resolve()
-    start_jax(min(settings.seeds, cores()))
+    over = grid(request.config, request.sweep)
+    start_jax(min(len(over.seeds()), cores()))
 
     from envs.film import film_of
     from envs.make import environment_of
-    from mbrl_taskmet.runner.agent import run
+    from mbrl_taskmet.runner.agent import run, run_sweep
     from mbrl_taskmet.runner.claim import in_first_free
     from mbrl_taskmet.runner.plotting import drawing as kept_if_not_drawn
 
-    where = settings.environment
+    where = over.settings[0].environment
     env = environment_of(where)
     film = film_of(env, where) if request.film else None  # refuses now what could not be drawn at the end
 
@@ -65,8 +82,12 @@ def main(environment: str | None = None, argv: list[str] | None = None, suite: s
         go_on = f"python -m {module()} --resume {shlex.quote(str(directory))}"
         if request.trusted:
             go_on += f" --env {shlex.quote(request.trusted)}"
-        share = request.checkpoint_share
-        outcome = run(env, request.config, directory, checkpoint_share=share, go_on=go_on, say=partial(print, flush=True))
+        say = partial(print, flush=True)
+        how: Any = {"checkpoint_share": request.checkpoint_share, "debug_nans": request.debug_nans, "go_on": go_on}
+        if request.sweep:
+            _tell_sweep(run_sweep(env, request.config, directory, request.sweep, **how, say=say), directory)
+            return 0
+        outcome = run(env, request.config, directory, **how, say=say)
         if film is not None:
             with kept_if_not_drawn(directory, f"{go_on} --film"):
                 _film(env, film, outcome, directory)
@@ -95,6 +116,12 @@ def parse(environment: str | None, argv: list[str] | None, suite: str = "gymnax"
     )
     parser.add_argument("--checkpoint-share", type=float, default=0.03, metavar="X",
                         help="largest part of the run's time spent writing checkpoints, 0 to 1 (default: 0.03)")  # fmt: skip
+    parser.add_argument("--debug-nans", action="store_true", help="repeat an update at which a run stopped learning, to name "
+                        "the operation that was not finite")  # fmt: skip
+    parser.add_argument("--from-config", metavar="FILE", help="start with the settings of another run, whose config.json "
+                        "or summary.json this is; those that are given as well win")  # fmt: skip
+    parser.add_argument("--sweep", action="append", metavar="NAME=X,X", help="train every one of these values of a setting, "
+                        "such as metric-lr=1e-3,3e-3, in one program; repeated, every combination")  # fmt: skip
     given, rest = parser.read(argv)
     share = rest["checkpoint_share"]
     if not 0 < share <= 1:
@@ -102,43 +129,67 @@ def parse(environment: str | None, argv: list[str] | None, suite: str = "gymnax"
     given["suite"] = suite
     if environment is not None:
         given["env"] = environment
+    rest["sweep"] = read_sweep(rest["sweep"] or ())
     open_run = _new if rest["resume"] is None else _resumed
-    config, directory = open_run(given, rest)
+    config, sweep, directory = open_run(given, rest)
+    if sweep and rest["film"]:
+        raise ConfigError("--film draws one run, and this is a sweep; leave it out")
     named = rest["name"] is not None or rest["resume"] is not None
     trusted = given.get("env") if ":" in given.get("env", "") else None
-    return Request(config, directory, named, trusted, rest["film"], share)
+    return Request(config, sweep, directory, named, trusted, rest["film"], share, rest["debug_nans"])
 
 
-def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
+def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Sweep, Path]:
+    if rest["from_config"] is not None:
+        given, rest["sweep"] = _repeated(Path(rest["from_config"]), given, rest["sweep"])
     if "env" not in given:
         raise ConfigError(f"--env is missing; give {SUITES[given['suite']].example}")
-    config = Config(**given)
-    settings = config.resolve()
+    config, sweep = Config(**given), rest["sweep"]
+    settings = grid(config, sweep).settings[0]
     last = settings.seed + settings.seeds - 1
     parts = [given["env"].lower(), f"d{settings.environment.distractors}", settings.names["method"],
              f"{settings.steps}steps", f"seeds{settings.seed}-{last}"]  # fmt: skip
     named = ("suite", "env", "distractors", "method", "steps", "seed", "seeds")
     more = {name: value for name, value in given.items() if name not in named}
-    return config, free_directory(rest["name"], rest["logdir"], parts, more)
+    more |= {name: ",".join(map(str, values)) for name, values in sweep.items()}
+    return config, sweep, free_directory(rest["name"], rest["logdir"], parts, more)
 
 
-def _resumed(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Path]:
+def _repeated(path: Path, given: dict[str, Any], sweep: Sweep) -> tuple[dict[str, Any], Sweep]:
+    """The settings and the sweep of another run's `config.json`, but for what is given here."""
+    if not path.is_file():
+        raise ConfigError(f"--from-config {path} is no file; give the config.json or summary.json of a run")
+    saved, axes = read_config(path, read_saved).names, read_config(path, read_axes)
+    _check_suite(path, saved, given)
+    swept = {**{name: values for name, values in axes.items() if name not in given}, **sweep}
+    return {name: value for name, value in saved.items() if name not in swept and value is not None} | given, swept
+
+
+def _check_suite(where: Path, saved: Mapping[str, Any], given: dict[str, Any]) -> None:
+    """Raise ConfigError unless this agent can have made a run with these settings, and may run its code."""
+    if given["suite"] != saved["suite"]:
+        raise ConfigError(f"{where} is a run on {saved['env']} of {saved['suite']}; use python -m agents.{saved['suite']}")
+    check_code(where, saved["env"], given.get("env"))
+    if given.get("env") not in (None, saved["env"]):
+        raise ConfigError(f"{where} is a run on {saved['env']}; use that environment's agent")
+
+
+def _resumed(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Sweep, Path]:
     directory = resumed_directory(rest["resume"], rest["name"], rest["logdir"])
-    saved = saved_settings(directory, read_saved)
-    suite = saved.names["suite"]
-    if given["suite"] != suite:
-        raise ConfigError(
-            f"{directory} is a run on {saved.environment.name} of {suite}; resume it with python -m agents.{suite}"
-        )
-    check_code(directory, saved.environment.name, given.get("env"))
-    if given.get("env") not in (None, saved.environment.name):
-        raise ConfigError(f"{directory} is a run on {saved.environment.name}; resume it with that environment's agent")
+    if rest["from_config"] is not None:
+        raise ConfigError(f"--from-config {rest['from_config']} starts a run; leave it out with --resume")
+    check_whole(directory)
+    saved, sweep = saved_settings(directory, read_saved), saved_sweep(directory)
+    if rest["sweep"]:
+        check_same_sweep(directory, rest["sweep"])
+    _check_suite(directory, saved.names, given)
     check_same(directory, {name: value for name, value in given.items() if name != "steps"}, saved.names)
-    config = Config(**saved.names) | {"steps": given.get("steps", saved.steps)}
+    kept = {name: value for name, value in saved.names.items() if name not in sweep}
+    config = Config(**kept) | {"steps": given.get("steps", saved.steps)}
     from mbrl_taskmet.runner.agent import check_extends
 
-    check_extends(directory, config.resolve())
-    return config, directory
+    check_extends(directory, grid(config, sweep))
+    return config, sweep, directory
 
 
 def _film(env: Environment, film: Film, outcome: Outcome, directory: Path) -> None:
@@ -161,3 +212,13 @@ def _tell(outcome: Outcome, directory: Path) -> None:
     print(f"final return {score}{spread} over {outcome.settings.seeds} seed(s), "
           f"{summary['steps_per_second']:.0f} steps per second")  # fmt: skip
     print(f"curves: {directory / 'curves.png'}    tensorboard --logdir {directory / 'tensorboard'}")
+
+
+def _tell_sweep(outcomes: dict[str, Outcome], directory: Path) -> None:
+    width = max(map(len, outcomes))
+    print(f"{'setting':{width}}  final return  95 % interval")
+    for folder, outcome in outcomes.items():
+        mean, interval = outcome.summary["mean"], outcome.summary["ci95"]
+        spread = f"  {interval[0]:.1f} to {interval[1]:.1f}" if interval else ""
+        print(f"{folder:{width}}  {'unknown' if mean is None else f'{mean:.1f}':>12}{spread}")
+    print(f"picture: {directory / 'sweep.png'}    tensorboard --logdir {directory}")

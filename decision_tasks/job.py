@@ -13,9 +13,9 @@ from decision_tasks.saved import check_same_cells, is_finished, move_checkpoints
 from decision_tasks.settings import CellSettings
 from decision_tasks.training import CellTrainer
 from mbrl_taskmet.core.settings import ConfigError, shown
-from mbrl_taskmet.runner.loop import Chunk, Place, as_path, check_manner, drive, own
+from mbrl_taskmet.runner.loop import Chunk, Place, Records, as_path, check_manner, drive, own
 from mbrl_taskmet.runner.plotting import drawing
-from mbrl_taskmet.runner.records import Layout, Row, write_arrays, write_json
+from mbrl_taskmet.runner.records import Layout, write_arrays, write_json
 
 COLUMNS = ("validation/score", "validation/value", "validation/mse", "train/task_loss", "solver/residual", "best_iteration",
            "wall_time", "wall_seconds")  # fmt: skip
@@ -72,7 +72,7 @@ def run(
 class CellJob:
     """A `CellTrainer`'s training, as `drive` needs it."""
 
-    unit = "iteration"
+    unit, folders = "iteration", (".",)
 
     def __init__(self, trainer: CellTrainer):
         self.trainer, self.total = trainer, trainer.iterations
@@ -83,9 +83,9 @@ class CellJob:
         """Compile ahead of the first chunk."""
         self.trainer.compile()
 
-    def chunks(self, carry: CellCarry, start: int, rows: list[Row]) -> Iterator[Chunk]:
+    def chunks(self, carry: CellCarry, start: int, records: Records) -> Iterator[Chunk]:
         """Train from a carry at iteration `start` until every run has stopped."""
-        del rows
+        del records
         cell = self.trainer.cell
         for iteration, new_carry, report in self.trainer.run(carry, start):
             new = rows_of(report, iteration, cell.seeds)
@@ -93,7 +93,7 @@ class CellJob:
                 f"{self.label}, run {row['seed']}: {row['failure']}; its best predictor before is kept and the others go on"
                 for row in new if "failure" in row
             )  # fmt: skip
-            yield Chunk(iteration, new_carry, new, f"{report.stopped.sum()} of {cell.runs} runs stopped", news)
+            yield Chunk(iteration, new_carry, {".": new}, f"{report.stopped.sum()} of {cell.runs} runs stopped", news)
 
 
 def _train(job: CellJob, place: Place, share: float, begin_record: Callable[[], None]) -> None:
@@ -105,7 +105,8 @@ def _train(job: CellJob, place: Place, share: float, begin_record: Callable[[], 
     done = drive(job, place, folder, share, begin_record)
     result = job.trainer.finish(done.carry)
     write_arrays(directory / "learned.npz", learned(job.trainer, result))
-    seconds = done.rows[-1]["wall_seconds"] if done.rows else None
+    rows = done.records["."]
+    seconds = rows[-1]["wall_seconds"] if rows else None
     write_json(directory / "result.json", result_of(job.trainer, result, seconds))
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mbrl_taskmet.rl.training import train as train
     from mbrl_taskmet.runner.agent import Outcome as Outcome
     from mbrl_taskmet.runner.agent import run as run
+    from mbrl_taskmet.runner.agent import run_sweep as run_sweep
 
 _HOMES = {
     "core.bilevel": ("Bilevel",),
@@ -59,7 +60,7 @@ _HOMES = {
     "rl.settings": ("Config", "Settings"),
     "rl.spaces": ("Box", "Discrete"),
     "rl.training": ("Result", "train"),
-    "runner.agent": ("Outcome", "run"),
+    "runner.agent": ("Outcome", "run", "run_sweep"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)

@@ -2,6 +2,7 @@
 
     update   one update of each method and solver, against OMD's
     loop     a whole environment step against its bare update
+    sweep    6 settings × 10 seeds in one program against as many runs alone
     seeds    8 seeds in one process on 2 cores against two processes of one seed, each on its own core
     start    seconds from the command to the first evaluation, without and with the persistent compilation cache
     continuous  soft actor-critic's updates on Pendulum-v1, a whole step, and the share of brax
@@ -88,6 +89,14 @@ def continuous() -> dict[str, Any]:
     }
 
 
+def sweep() -> dict[str, Any]:
+    """Figure 6's six settings × 10 seeds, as the runs of one program: seconds of 400 steps of each, against a run alone."""
+    swept = {"metric_lr": [1e-4, 3e-4, 1e-3], "l1": [0.0, 0.001]}
+    seconds = interleaved({"sixty": steps({}, STEPS, seeds=10, sweep=swept), "one": steps({}, STEPS)})
+    return {"seconds, 60 runs": seconds["sixty"], "seconds, one run": seconds["one"],
+            "ratio": seconds["sixty"] / (60 * seconds["one"])}  # fmt: skip
+
+
 def seeds() -> dict[str, Any]:
     """Total environment steps per second."""
     alone, together = [], []
@@ -122,6 +131,7 @@ def decision() -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "update": update,
     "loop": loop,
+    "sweep": sweep,
     "continuous": continuous,
     "seeds": seeds,
     "start": start,

@@ -49,6 +49,7 @@ class Settings:
     replay_capacity: int | None = setting(None, "environment steps kept for replay; all of them by default", low=1)
     eval_every: int = setting(1000, "environment steps between two evaluations", low=1)
     eval_episodes: int = setting(10, "episodes in an evaluation", low=1)
+    skip_limit: int = setting(10, "updates in a row that are not finite, and are skipped, at which a run stops learning", low=1)
     x64: bool = setting(False, "compute in float64, the published precision")
 
     def check(self) -> None:

@@ -30,8 +30,10 @@ class Carry(NamedTuple):
     learner: Learner
     env_state: Any
     observation: jax.Array  # (n,), what the next action sees
-    failed_step: jax.Array  # the step at which the learner turned non-finite, or −1; it is frozen from then on
-    failed_part: jax.Array  # the index in `Learner` of what turned non-finite, or −1
+    skipped: jax.Array  # updates so far that were not finite, and were not taken
+    skipped_in_row: jax.Array  # of these, the last ones without one that was taken
+    failed_step: jax.Array  # the first of so many skipped in a row that the run stopped learning, or −1
+    failed_part: jax.Array  # the index in `Learner` of what was not finite then, or −1
     replay: Replay
 
 
@@ -45,6 +47,7 @@ class Report(NamedTuple):
     q_loss: jax.Array  # L_Q(ω, θ)
     residual: jax.Array | None  # of the implicit solve, relative, on batches of the replay; None without one
     metric_diagonal: jax.Array | None  # (n,), the mean of Λ's diagonal over the batch; None without a metric
+    skipped: jax.Array
     failed_step: jax.Array
     failed_part: jax.Array
 
@@ -76,6 +79,8 @@ class SingleRun:
             learner=learner,
             env_state=env_state,
             observation=observation,
+            skipped=jnp.int32(0),
+            skipped_in_row=jnp.int32(0),
             failed_step=jnp.int32(-1),
             failed_part=jnp.int32(-1),
             replay=None,  # type: ignore[arg-type]
@@ -100,12 +105,21 @@ class SingleRun:
         )  # fmt: skip
         carry = carry._replace(env_state=env_state, observation=result.observation, replay=buffer)
         learner = carry.learner.observe(result.next_observation)
+        learn = partial(self._updated, learner, buffer, step, sample_key, update_key)
+        return _skip_nonfinite(carry, jax.lax.cond(~blindly, learn, lambda: learner), step, settings.skip_limit), None
 
-        def learn() -> Learner:
-            batch = replay.sample(buffer, sample_key, step + 1, settings.batch_size)
-            return self.method.update(learner, learner.normalized_batch(batch), step, update_key)
+    def failed_update(self, carry: Carry) -> Learner:
+        """What the update gave at which a run began to fail, once more: the state before it was kept."""
+        step = carry.failed_step
+        _, _, sample_key, update_key = jax.random.split(jax.random.fold_in(carry.key, step), 4)
+        learner = carry.learner.observe(replay.gather(carry.replay, step).next_observation)
+        return self._updated(learner, carry.replay, step, sample_key, update_key)
 
-        return _keep_finite(carry, jax.lax.cond(~blindly, learn, lambda: learner), step), None
+    def _updated(
+        self, learner: Learner, buffer: Replay, step: jax.Array, sample_key: jax.Array, update_key: jax.Array
+    ) -> Learner:
+        batch = replay.sample(buffer, sample_key, step + 1, self.settings.batch_size)
+        return self.method.update(learner, learner.normalized_batch(batch), step, update_key)
 
     def _report(self, carry: Carry, step: jax.Array) -> Report:
         learner = carry.learner
@@ -119,20 +133,25 @@ class SingleRun:
         figures = jax.lax.map(diagnose, jax.random.split(batch_key, DIAGNOSTIC_BATCHES))
         return Report(
             episode_returns=evaluate(self.env, partial(self.method.act, learner), eval_key, self.settings.eval_episodes),
+            skipped=carry.skipped,
             failed_step=carry.failed_step,
             failed_part=carry.failed_part,
             **jax.tree.map(lambda figure: jnp.mean(figure, axis=0), figures),
         )
 
 
-def _keep_finite(carry: Carry, learner: Learner, step: jax.Array) -> Carry:
-    """Take the new learner, or keep the last finite one for ever and remember when and what failed."""
+def _skip_nonfinite(carry: Carry, learner: Learner, step: jax.Array, limit: int) -> Carry:
+    """Take the new learner if it is finite, else skip the update; after `limit` skipped in a row take none any more."""
     sums = jnp.stack([sum((jnp.sum(x) for x in jax.tree.leaves(part)), jnp.float32(0)) for part in learner])
     bad = ~jnp.isfinite(sums)
-    healthy = (carry.failed_step < 0) & ~bad.any()
-    first = (carry.failed_step < 0) & bad.any()
+    learns = carry.failed_step < 0
+    take, skip = learns & ~bad.any(), learns & bad.any()
+    in_row = jnp.where(take, 0, carry.skipped_in_row + skip)
+    stops = skip & (in_row >= limit)
     return carry._replace(
-        learner=jax.tree.map(lambda new, old: jnp.where(healthy, new, old), learner, carry.learner),
-        failed_step=jnp.where(first, step, carry.failed_step),
-        failed_part=jnp.where(first, jnp.argmax(bad).astype(jnp.int32), carry.failed_part),
+        learner=jax.tree.map(lambda new, old: jnp.where(take, new, old), learner, carry.learner),
+        skipped=carry.skipped + skip,
+        skipped_in_row=in_row,
+        failed_step=jnp.where(stops, step + 1 - in_row, carry.failed_step),
+        failed_part=jnp.where(stops, jnp.argmax(bad).astype(jnp.int32), carry.failed_part),
     )

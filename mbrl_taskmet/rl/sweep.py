@@ -31,10 +31,22 @@ class Grid(NamedTuple):
     numbers: dict[str, np.ndarray]
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """What every combination is called, such as `metric_lr=0.001,l1=0.1`."""
-        values = zip(*self.numbers.values(), strict=True)
-        return tuple(",".join(f"{n}={v:g}" for n, v in zip(self.numbers, row, strict=True)) for row in values)
+    def folders(self) -> tuple[str, ...]:
+        """Where every combination's results are in a run's directory, such as `metric_lr=0.001,l1=0.1`; "." without a sweep."""
+        if not self.numbers:
+            return (".",)
+        values = zip(*(column.tolist() for column in self.numbers.values()), strict=True)
+        return tuple(",".join(f"{n}={_short(v)}" for n, v in zip(self.numbers, row, strict=True)) for row in values)
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """The values of every setting that is swept, each once."""
+        return {name: list(dict.fromkeys(values.tolist())) for name, values in self.numbers.items()}
+
+    def runs(self, index: int) -> slice:
+        """Where the seeds of a combination are among all runs."""
+        seeds = self.settings[0].seeds
+        return slice(index * seeds, (index + 1) * seeds)
 
     def per_run(self) -> dict[str, np.ndarray]:
         """`numbers` of every run, (K·S,), the S seeds of one combination after the other."""
@@ -46,8 +58,41 @@ class Grid(NamedTuple):
         return np.tile(np.arange(first.seed, first.seed + first.seeds, dtype=np.int32), len(self.settings))
 
 
+def read_sweep(texts: Sequence[str]) -> dict[str, list[int | float]]:
+    """The values by name in texts such as `metric-lr=1e-3,3e-3`.
+
+    Raises:
+        ConfigError: one is no such text, or names a setting that another does.
+    """
+    sweep: dict[str, list[int | float]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        try:
+            numbers = [_number(value) for value in values.split(",")]
+        except ValueError:
+            numbers = []
+        if not name or not equals or not numbers:
+            raise ConfigError(f"--sweep {text} is no setting and numbers; give them as in --sweep metric-lr=0.001,0.003")
+        if name in sweep:
+            raise ConfigError(f"--sweep {name} is given twice; give all of its values in one")
+        sweep[name] = numbers
+    return sweep
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _short(value: float) -> str:
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
 def grid(config: Config, sweep: Sweep, action_space: ActionSpace | None = None) -> Grid:
-    """The combinations of a sweep, each resolved and checked.
+    """The combinations of a sweep, each resolved and checked; of an empty one, the configuration alone.
 
     Raises:
         ConfigError: a value cannot work, is there twice, or belongs to a setting that is not a number to be traced.

@@ -55,8 +55,8 @@ def train(env: Environment, config: Config | Settings, method: Method | None = N
         raise ConfigError(f"the method is {shown(method)}; give an instance of a subclass of mbrl_taskmet.Method, or none")
     if sweep and method is not None:
         raise ConfigError("a method of your own is given and a sweep, whose methods are made of settings; register the method")
-    over = grid_of(env, config, sweep) if sweep else None
-    settings = over.settings[0] if over else resolved(env, config)
+    over = grid_of(env, config, sweep or {})
+    settings = over.settings[0]
     trainer = Trainer(env, method or make_method(env, settings), settings, over=over)
     steps, reports, carry = [], [], trainer.init()
     for step, carry, report in trainer.run(carry):  # noqa: B020, B007
@@ -65,7 +65,7 @@ def train(env: Environment, config: Config | Settings, method: Method | None = N
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *reports)
     returns = stacked.episode_returns.mean(axis=-1)
     learner = trainer.axis.to_host(carry.learner)
-    return Result(np.array(steps), returns, stacked, learner, trainer.seeds, over.per_run() if over else {})
+    return Result(np.array(steps), returns, stacked, learner, trainer.seeds, over.per_run())
 
 
 def resolved(env: Environment, config: Config | Settings) -> Settings:
@@ -74,18 +74,19 @@ def resolved(env: Environment, config: Config | Settings) -> Settings:
     Raises:
         ConfigError: they cannot work, or an attribute of `env` will not do.
     """
-    env = episodic(env)
-    return config if isinstance(config, Settings) else _placed(env, config).resolve(env.action_space)
+    return grid_of(env, config, {}).settings[0]
 
 
 def grid_of(env: Environment, config: Config | Settings, sweep: Sweep) -> Grid:
-    """The combinations of a sweep on `env`.
+    """The combinations of a sweep on `env`, whose action space and distractors count; of an empty one, a single one.
 
     Raises:
-        ConfigError: one cannot work, or something cannot be swept.
+        ConfigError: one cannot work, something cannot be swept, or an attribute of `env` will not do.
     """
     env = episodic(env)
     if isinstance(config, Settings):
+        if not sweep:
+            return Grid((config,), {})
         config = Config(**{name: value for name, value in config.names.items() if name not in sweep})
     return grid(_placed(env, config), sweep, env.action_space)
 
@@ -121,7 +122,7 @@ class Trainer:
         with jax.enable_x64(settings.x64):
             self.env = check_environment(env)
         self.method, self.settings = method, settings
-        over = over or Grid((settings,), {})
+        self.over = over = over or Grid((settings,), {})
         self.seeds = over.seeds()
         self.axis = axis = RunAxis(len(self.seeds), devices)
         self._vmapped = not axis.on_cpu if vmapped is None else vmapped
@@ -201,7 +202,7 @@ class Trainer:
     def _on_devices(self, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.axis.sharding)
 
-    def _run(self, numbers: dict[str, jax.Array]) -> SingleRun:
+    def run_with(self, numbers: dict[str, jax.Array]) -> SingleRun:
         """The run with these numbers, each a scalar."""
         if not numbers:
             return SingleRun(self.env, self.method, self.settings)
@@ -210,7 +211,7 @@ class Trainer:
 
     def _init_runs(self, seeds: jax.Array, numbers: dict[str, jax.Array]) -> Carry:
         # one after the other: see `SoftQ.init`
-        carry = jax.lax.map(lambda one: self._run(one[1]).init(one[0]), (seeds, numbers))
+        carry = jax.lax.map(lambda one: self.run_with(one[1]).init(one[0]), (seeds, numbers))
         rows = min(self.settings.replay_capacity or self.settings.steps, self.settings.steps)
         create = partial(
             replay.create, rows, action=jnp.zeros(self.env.action_space.size), state_size=len(self.env.state_names),
@@ -222,7 +223,7 @@ class Trainer:
         """A device's runs: side by side, or one after the other."""
 
         def advance(carry: Carry, numbers: dict[str, jax.Array]) -> tuple[Carry, Report]:
-            return self._run(numbers).advance(carry, start)
+            return self.run_with(numbers).advance(carry, start)
 
         if self._vmapped:
             # The step is the same for all runs and stays unbatched: branches on it stay branches, and the replay's row is

@@ -1,32 +1,37 @@
-"""An agent's run: training with records, checkpoints and pictures in a directory of its own."""
+"""An agent's run, or a sweep of runs: training with records, checkpoints and pictures in a directory of its own.
+
+A run's directory holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `summary.json` and `curves.png`. A
+sweep's holds the checkpoints of all its runs, and for every combination a folder with the other files.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import statistics as standard
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import jax
 
 from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.methods import Learner, Method
+from mbrl_taskmet.rl.post_mortem import failed_operation
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
-from mbrl_taskmet.rl.training import Carry, Report, Trainer, resolved
-from mbrl_taskmet.runner.loop import Chunk, as_path, check_manner, drive, own
+from mbrl_taskmet.rl.sweep import Grid, Sweep
+from mbrl_taskmet.rl.training import Carry, Trainer, grid_of
+from mbrl_taskmet.runner.agent_record import COLUMNS, rows_of, summarize, summarize_sweep
+from mbrl_taskmet.runner.loop import Chunk, Records, as_path, check_manner, drive, own
 from mbrl_taskmet.runner.memory import check_memory, check_start, gigabytes, required_bytes
-from mbrl_taskmet.runner.plotting import drawing, plot_run
-from mbrl_taskmet.runner.records import Layout, Row, finite, write_json
-from mbrl_taskmet.runner.rundir import check_same, saved_settings, to_json
-from mbrl_taskmet.runner.statistics import ci95, iqm, mean
+from mbrl_taskmet.runner.plotting import drawing, plot_run, plot_sweep
+from mbrl_taskmet.runner.records import TEXTS, Layout, Row, write_json
+from mbrl_taskmet.runner.rundir import check_same, check_same_sweep, saved_settings, saved_sweep, to_json
 from mbrl_taskmet.runner.versions import environment
 
-COLUMNS = ("eval/return", "train/model_mse", "train/model_mse_state", "train/task_loss", "train/q_loss",
-           "time/steps_per_second", "wall_time", "wall_seconds")  # fmt: skip
-"""What every row of an agent's record holds besides `step` and `seed`."""
+T = TypeVar("T")
 
 
 class Outcome(NamedTuple):
@@ -53,6 +58,7 @@ def run(
     directory: Path | str,
     *,
     checkpoint_share: float = 0.03,
+    debug_nans: bool = False,
     go_on: str = "call run with the same arguments",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Outcome:
@@ -63,6 +69,7 @@ def run(
         config: the settings. Those of a run that is there have to be the same, but for more steps, which extend it.
         directory: the run's own; made if it is not there.
         checkpoint_share: the largest part of the time spent writing checkpoints.
+        debug_nans: repeat an update at which a run stopped learning, to name the operation that was not finite.
         go_on: what a user does to go on with a run that was stopped, for the sentence that says so.
         say: takes a sentence before the training starts.
 
@@ -72,27 +79,93 @@ def run(
         OSError: the machine fails; what is written stays.
         Stopped: a signal asked the run to end; record and checkpoint are written.
     """
-    settings, directory = resolved(env, config), as_path(directory)
-    check_manner(checkpoint_share, say)
-    trainer = Trainer(env, make_method(env, settings), settings)
+    return _train(env, grid_of(env, config, {}), as_path(directory), checkpoint_share, debug_nans, go_on, say)["."]
+
+
+def run_sweep(
+    env: Environment,
+    config: Config | Settings,
+    directory: Path | str,
+    sweep: Sweep,
+    *,
+    checkpoint_share: float = 0.03,
+    debug_nans: bool = False,
+    go_on: str = "call run_sweep with the same arguments",
+    say: Callable[[str], None] = lambda sentence: None,
+) -> dict[str, Outcome]:
+    """Train every combination of a sweep with every seed, in one program, or go on with the sweep that is there.
+
+    Args:
+        env: the environment.
+        config: the settings that are not swept.
+        directory: the sweep's own; each combination has a folder in it.
+        sweep: values of settings by name, such as `{"metric_lr": [1e-3, 3e-3]}`: numbers that change no shape.
+        checkpoint_share: see `run`.
+        debug_nans: see `run`.
+        go_on: see `run`.
+        say: see `run`.
+
+    Returns:
+        The outcome of every combination by its folder, such as `metric_lr=0.001`.
+
+    Raises:
+        ConfigError: as of `run`, or something cannot be swept.
+        OSError: the machine fails; what is written stays.
+        Stopped: a signal asked the sweep to end; records and checkpoint are written.
+    """
+    if not sweep:
+        raise ConfigError("the sweep is empty; give values of settings by name, or call run")
+    return _train(env, grid_of(env, config, sweep), as_path(directory), checkpoint_share, debug_nans, go_on, say)
+
+
+def _train(
+    env: Environment, over: Grid, directory: Path, share: float, debug_nans: bool, go_on: str, say: Callable[[str], None]
+) -> dict[str, Outcome]:
+    """Train the combinations of a grid; the outcome of each by its folder."""
+    settings = over.settings[0]
+    check_manner(share, say)
+    trainer = Trainer(env, make_method(env, settings), settings, over=over)
     least = check_start(trainer)
-    with own(directory, to_json(settings.names), go_on) as place:
+    with own(directory, _config(settings, over.axes), go_on) as place:
         if place.began:
-            check_extends(directory, settings)
-        say(f"{directory}: {settings.names['method']} on {env.name}, {settings.seeds} seed(s), {settings.steps} steps, "
-            f"needs about {gigabytes(least)}")  # fmt: skip
-        begin_record = partial(write_json, directory / "config.json", to_json(settings.names))
-        done = drive(_Job(trainer), place, share=checkpoint_share, begin_record=begin_record)
-        summary = summarize(settings, done.rows, done.compile_seconds)
-        write_json(directory / "summary.json", summary)
-        title = f"{settings.names['method']} on {env.name}"
-        with drawing(directory, go_on):
-            plot_run(done.rows, env.state_names, title, directory / "curves.png")
-    return Outcome(summary, done.rows, settings, trainer.method, trainer.axis.to_host(done.carry.learner))
+            check_extends(directory, over)
+        name, runs = settings.names["method"], f"{settings.seeds} seed(s), {settings.steps} steps"
+        settings_of = f"{len(over.settings)} settings of " if over.numbers else ""
+        say(f"{directory}: {settings_of}{name} on {env.name}, {runs}, needs about {gigabytes(least)}")
+        done = drive(_Job(trainer, debug_nans), place, share=share, begin_record=partial(_write_configs, directory, over))
+        learners = trainer.axis.to_host(done.carry.learner)
+        outcomes = {}
+        for index, (folder, own_settings) in enumerate(zip(over.folders, over.settings, strict=True)):
+            rows = done.records[folder]
+            summary = summarize(own_settings, rows, done.compile_seconds)
+            write_json(directory / folder / "summary.json", summary)
+            learner = _part(learners, over.runs(index))
+            outcomes[folder] = Outcome(summary, rows, own_settings, make_method(env, own_settings), learner)
+            with drawing(directory, go_on):
+                plot_run(rows, env.state_names, f"{name} on {env.name}", directory / folder / "curves.png")
+        if over.numbers:
+            write_json(directory / "summary.json", summarize_sweep({f: o.summary for f, o in outcomes.items()}))
+            with drawing(directory, go_on):
+                plot_sweep({f: o.summary for f, o in outcomes.items()}, f"{name} on {env.name}", directory / "sweep.png")
+    return outcomes
+
+
+def _write_configs(directory: Path, over: Grid) -> None:
+    """`config.json` of the directory and of every combination's folder."""
+    for folder, settings in zip(over.folders, over.settings, strict=True):
+        (directory / folder).mkdir(exist_ok=True)
+        write_json(directory / folder / "config.json", _config(settings, {}))
+    write_json(directory / "config.json", _config(over.settings[0], over.axes))
+
+
+def _config(settings: Settings, axes: dict[str, list[Any]]) -> dict[str, Any]:
+    return to_json(settings.names, axes) | environment()
 
 
 def restored(env: Environment, directory: Path, with_replay: bool = True) -> tuple[Settings, Method, int, Carry]:
     """What a run has at its last checkpoint: (settings, method, step, carry), the carry's leaves (seeds, …).
+
+    Of a sweep: what its first combination is made of, and the carry of the runs of all.
 
     Raises:
         ConfigError: it holds no run, no checkpoint, or a damaged one.
@@ -100,14 +173,16 @@ def restored(env: Environment, directory: Path, with_replay: bool = True) -> tup
     from mbrl_taskmet.runner.checkpoint import Checkpoints
 
     settings = saved_settings(directory, read_saved)
-    trainer = Trainer(env, make_method(env, settings), settings)
+    over = grid_of(env, settings, saved_sweep(directory))
+    trainer = Trainer(env, make_method(env, settings), settings, over=over)
     step, carry = Checkpoints(directory / "checkpoints", trainer).restore(with_replay)
     return settings, trainer.method, step, carry
 
 
-def check_extends(directory: Path, settings: Settings) -> None:
-    """Raise ConfigError unless the run in `directory` has these settings, but for no more steps."""
-    saved = saved_settings(directory, read_saved)
+def check_extends(directory: Path, over: Grid) -> None:
+    """Raise ConfigError unless the run or sweep in `directory` has these settings, but for no more steps."""
+    saved, settings = saved_settings(directory, read_saved), over.settings[0]
+    check_same_sweep(directory, over.axes)
     check_same(directory, dataclasses.replace(settings, steps=saved.steps).names, saved.names)
     if settings.steps < saved.steps:
         raise ConfigError(f"--steps {settings.steps} is less than the {saved.steps} of {directory}; give more to extend it")
@@ -118,97 +193,51 @@ class _Job:
 
     unit, label = "step", None
 
-    def __init__(self, trainer: Trainer):
-        settings = trainer.settings
-        self.trainer, self.total = trainer, settings.steps
+    def __init__(self, trainer: Trainer, debug_nans: bool):
+        settings, self._debug_nans = trainer.settings, debug_nans
+        self.trainer, self.total, self.folders = trainer, settings.steps, trainer.over.folders
         self.layout = Layout(range(settings.seed, settings.seed + settings.seeds), settings.eval_every, COLUMNS, whole=True)
 
     def prepare(self) -> None:
         self.trainer.compile()
         check_memory(required_bytes(self.trainer), self.trainer.env.name)
 
-    def chunks(self, carry: Carry, start: int, rows: list[Row]) -> Iterator[Chunk]:
+    def chunks(self, carry: Carry, start: int, records: Records) -> Iterator[Chunk]:
         settings, state_names = self.trainer.settings, self.trainer.env.state_names
-        failed = {row["seed"] for row in rows if "failure" in row}
+        known = set(_events(records))
         last = time.monotonic()
         for step, new_carry, report in self.trainer.run(carry, start):
             now = time.monotonic()
-            speed, last = settings.eval_every * settings.seeds / (now - last), now
-            new = rows_of(report, step, settings.seed, state_names, speed)
-            news = tuple(
-                f"seed {row['seed']}: {row['failure']}; its last finite state is kept and the others go on; "
-                "a smaller --model-lr or --metric-lr may help"
-                for row in new if "failure" in row and row["seed"] not in failed
-            )  # fmt: skip
-            failed |= {row["seed"] for row in new if "failure" in row}
+            speed, last = settings.eval_every * len(self.trainer.seeds) / (now - last), now
+            reports = (_part(report, self.trainer.over.runs(index)) for index in range(len(self.folders)))
+            own = (rows_of(part, step, settings.seed, state_names, speed) for part in reports)
+            new = dict(zip(self.folders, own, strict=True))
+            events = _events(new)
+            news = tuple(self._told(event, what, new_carry, step) for event, what in events.items() if event not in known)
+            known |= events.keys()
             status = (f"return {report.episode_returns.mean():.1f}, model error {report.model_mse_state.mean():.2g}, "
                       f"{speed:.0f} steps/s")  # fmt: skip
             yield Chunk(step, new_carry, new, status, news)
 
-
-def rows_of(report: Report, step: int, first_seed: int, state_names: tuple[str, ...], speed: float) -> list[Row]:
-    """One row per seed.
-
-    Args:
-        report: of a chunk.
-        step: environment steps of each seed so far.
-        first_seed: the number of the first one.
-        state_names: names of the real dimensions.
-        speed: environment steps of all seeds together, per second, in the last chunk.
-    """
-    rows = []
-    for i in range(len(report.model_mse)):
-        row = {
-            "step": step,
-            "seed": first_seed + i,
-            "eval/return": report.episode_returns[i].mean(),
-            "train/model_mse": report.model_mse[i],
-            "train/model_mse_state": report.model_mse_state[i],
-            "train/task_loss": report.task_loss[i],
-            "train/q_loss": report.q_loss[i],
-            "solver/residual": None if report.residual is None else report.residual[i],
-            "time/steps_per_second": speed,
-        }
-        if report.metric_diagonal is not None:
-            diagonal, real = report.metric_diagonal[i], len(state_names)
-            row |= {f"metric/{name}": value for name, value in zip(state_names, diagonal[:real], strict=True)}
-            if len(diagonal) > real:
-                row["metric/distractors_mean"] = diagonal[real:].mean()
-            row["metric/diagonal"] = diagonal
-        if report.failed_step[i] >= 0:
-            row["failure"] = failure(report, i)
-        rows.append({key: finite(value) for key, value in row.items()})
-    return rows
+    def _told(self, event: tuple[str, int, str], what: str, carry: Carry, step: int) -> str:
+        """The sentence of an event."""
+        folder, seed, kind = event
+        who = f"{'' if folder == '.' else folder + ', '}seed {seed}"
+        if kind == "collapse":
+            return f"{who}: {what}; a larger --metric-floor or a smaller --metric-lr may help"
+        if self._debug_nans:
+            index = self.folders.index(folder) * self.trainer.settings.seeds + seed - self.trainer.settings.seed
+            what = f"{what}; {failed_operation(self.trainer, carry, index, step)}"
+        return (f"{who}: {what}; its last finite state is kept and the others go on; a smaller --model-lr or --metric-lr may "
+                "help" + ("" if self._debug_nans else ", and --debug-nans names the operation"))  # fmt: skip
 
 
-def failure(report: Report, index: int) -> str:
-    """Which quantity of a seed turned non-finite, and when."""
-    part = Learner._fields[int(report.failed_part[index])]
-    return f"the parameters of {part} turned non-finite at step {int(report.failed_step[index])}"
+def _part(tree: T, runs: slice) -> T:
+    """Some of the runs of a tree, whose leaves are (runs, …)."""
+    return jax.tree.map(lambda leaf: leaf[runs], tree)
 
 
-def summarize(settings: Settings, rows: list[Row], compile_seconds: float | None) -> dict[str, Any]:
-    """The contents of `summary.json`. Lists are per seed; final means at the last evaluation.
-
-    `compile_seconds` is None where nothing was left to compile.
-    """
-    last = [row for row in rows if row["step"] == rows[-1]["step"]]
-    returns = [row["eval/return"] for row in last]
-    known = [value for value in returns if value is not None]
-    return {
-        "config": to_json(settings.names),
-        **environment(),
-        "seeds": [row["seed"] for row in last],
-        "env_steps": last[0]["step"],
-        "final_return": returns,
-        "mean": mean(known) if known else None,
-        "iqm": iqm(known) if known else None,
-        "ci95": ci95(known),
-        "model_mse": [row["train/model_mse"] for row in last],
-        "model_mse_state": [row["train/model_mse_state"] for row in last],
-        "metric_diagonal": [row.get("metric/diagonal") for row in last],
-        "failures": {str(row["seed"]): row["failure"] for row in last if "failure" in row},
-        "steps_per_second": standard.median(row["time/steps_per_second"] for row in rows),
-        "compile_seconds": compile_seconds,
-        "wall_seconds": rows[-1]["wall_seconds"],
-    }  # fmt: skip
+def _events(records: Records) -> dict[tuple[str, int, str], str]:
+    """What is said of a seed once, by folder, seed and kind."""
+    every = ((folder, row, kind) for folder, rows in records.items() for row in rows for kind in TEXTS)
+    return {(folder, row["seed"], kind): row[kind] for folder, row, kind in every if kind in row}

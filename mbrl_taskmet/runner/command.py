@@ -171,8 +171,8 @@ def start_jax(cpu_devices: int) -> None:
                           "set JAX_COMPILATION_CACHE_DIR to keep them", stacklevel=2)  # fmt: skip
     if jax.config.jax_debug_nans:  # type: ignore[attr-defined]
         jax.config.update("jax_debug_nans", False)
-        warnings.warn("JAX_DEBUG_NANS is left out: NaN stands for what is not measured, and the seed, the part and the step "
-                      "of what turns non-finite in training are said anyway", stacklevel=2)  # fmt: skip
+        warnings.warn("JAX_DEBUG_NANS is left out, for NaN stands for what is not measured; --debug-nans names the operation "
+                      "that is not finite in training", stacklevel=2)  # fmt: skip
 
 
 def module() -> str:

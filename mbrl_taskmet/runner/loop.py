@@ -17,6 +17,9 @@ from mbrl_taskmet.runner.records import Layout, Recorder, Row, read_rows, rows_u
 from mbrl_taskmet.runner.rundir import has_checkpoint
 from mbrl_taskmet.runner.signals import Stopped, StopSignal
 
+Records = dict[str, list[Row]]
+"""Rows by folder, in a job's directory: "." where there is one record, or a folder for each of several."""
+
 
 class Chunk(NamedTuple):
     """A stretch of training that has ended.
@@ -24,14 +27,14 @@ class Chunk(NamedTuple):
     Attributes:
         step: where it ended.
         carry: everything the job has there. Valid until the next chunk is asked for.
-        rows: its lines of the record, without times.
+        records: its lines of every record, by folder, without times.
         status: what the progress bar says.
         news: sentences to be said once.
     """
 
     step: int
     carry: Any
-    rows: list[Row]
+    records: Records
     status: str
     news: tuple[str, ...] = ()
 
@@ -54,7 +57,11 @@ class Job(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """What its rows are."""
+        """What the rows of a record are."""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Where its records are, in its directory."""
 
     @property
     def label(self) -> str | None:
@@ -63,8 +70,8 @@ class Job(Protocol):
     def prepare(self) -> None:
         """Compile ahead of the first chunk."""
 
-    def chunks(self, carry: Any, start: int, rows: list[Row]) -> Iterator[Chunk]:
-        """Train from a carry at step `start`, `rows` being on record, to the end."""
+    def chunks(self, carry: Any, start: int, records: Records) -> Iterator[Chunk]:
+        """Train from a carry at step `start`, these rows being on record, to the end."""
 
 
 class Driven(NamedTuple):
@@ -72,12 +79,12 @@ class Driven(NamedTuple):
 
     Attributes:
         carry: everything it has.
-        rows: its record.
+        records: its records.
         compile_seconds: what compiling ahead took; None where nothing was left to train.
     """
 
     carry: Any
-    rows: list[Row]
+    records: Records
     compile_seconds: float | None
 
 
@@ -133,7 +140,7 @@ def drive(
     Args:
         job: what is trained.
         place: the run's directory.
-        folder: where in it the job's record and checkpoints are; there.
+        folder: where in it the job's checkpoints and records are; there.
         share: the largest part of the time that checkpoints take.
         begin_record: called when the start is known, a damaged checkpoint or record refused, and nothing written yet.
 
@@ -144,20 +151,22 @@ def drive(
     from tqdm import tqdm
 
     directory, stop = place.directory / folder, place.stop
-    checkpoints, step, carry, rows = _start(job, directory, share)
+    checkpoints, step, carry, records = _start(job, directory, share)
     begin, seconds = time.monotonic(), None
     if step < job.total:
         job.prepare()
         seconds = time.monotonic() - begin
     begin_record()
     checkpoints.save(step, carry)
-    recorder = Recorder(directory, rows)
+    recorders = {folder: Recorder(directory / folder, rows) for folder, rows in records.items()}
     begin = time.monotonic()
-    before = recorder.rows[-1]["wall_seconds"] if recorder.rows else 0.0
+    before = max((rows[-1]["wall_seconds"] for rows in records.values() if rows), default=0.0)
     bar = tqdm(total=job.total, initial=step, unit=job.unit, desc=job.label, disable=None, dynamic_ncols=True)
     with bar, stop.patient():
-        for chunk in job.chunks(carry, step, recorder.rows):
-            recorder.write([row | _times(before + time.monotonic() - begin) for row in chunk.rows])
+        for chunk in job.chunks(carry, step, records):
+            times = {"wall_time": time.time(), "wall_seconds": before + time.monotonic() - begin}
+            for folder, rows in chunk.records.items():
+                recorders[folder].write([row | times for row in rows])
             for sentence in chunk.news:
                 bar.write(sentence, file=sys.stderr)
             bar.set_postfix_str(chunk.status, refresh=False)
@@ -166,27 +175,28 @@ def drive(
             if step == job.total or stop or checkpoints.due():
                 checkpoints.save(step, carry)
             if stop and step < job.total:
-                recorder.close()
+                _close(recorders)
                 raise Stopped(f"stopped at step {step}; to go on: {place.go_on}", stop.number)
-    recorder.close()
-    return Driven(carry, recorder.rows, seconds)
+    _close(recorders)
+    return Driven(carry, {folder: recorder.rows for folder, recorder in recorders.items()}, seconds)
 
 
-def _start(job: Job, directory: Path, share: float) -> tuple[Checkpoints, int, Any, list[Row]]:
+def _start(job: Job, directory: Path, share: float) -> tuple[Checkpoints, int, Any, Records]:
     """Where a job starts from: (its checkpoints, the step, the carry there, the rows until there)."""
-    if not has_checkpoint(directory) and read_rows(directory):
+    if not has_checkpoint(directory) and any(read_rows(directory / folder) for folder in job.folders):
         raise ConfigError(f"{directory} holds no checkpoint of the evaluations in its metrics.jsonl; restore checkpoints/ "
                           "to resume, or give another directory")  # fmt: skip
     checkpoints = Checkpoints(directory / "checkpoints", job.trainer, share)
     if (latest := checkpoints.latest or 0) > job.total:
         raise ConfigError(f"{directory} has a checkpoint at step {latest}, beyond its end at {job.total}; remove it to go on")
     step, carry = checkpoints.restore() if checkpoints.latest is not None else (0, job.trainer.init())
-    rows = rows_until(directory, step, job.layout)
+    records = {folder: rows_until(directory / folder, step, job.layout) for folder in job.folders}
     checkpoints.remove_unfinished()
     if news := checkpoints.moved():
         print(news, file=sys.stderr)
-    return checkpoints, step, carry, rows
+    return checkpoints, step, carry, records
 
 
-def _times(seconds: float) -> Row:
-    return {"wall_time": time.time(), "wall_seconds": seconds}
+def _close(recorders: Mapping[str, Recorder]) -> None:
+    for recorder in recorders.values():
+        recorder.close()

@@ -63,6 +63,25 @@ def plot_run(rows: Rows, state_names: tuple[str, ...], title: str, path: Path) -
     save(figure, path)
 
 
+def plot_sweep(summaries: Mapping[str, Mapping[str, Any]], title: str, path: Path) -> None:
+    """Draw `sweep.png`: the final return of every combination, its seeds, their mean and the interval of the mean."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.5 + 0.28 * len(summaries)), layout="constrained")
+    axis = figure.subplots()
+    for place, summary in enumerate(summaries.values()):
+        known = [value for value in summary["final_return"] if value is not None]
+        axis.plot(known, [place] * len(known), ".", color="grey", alpha=0.5)
+        if summary["ci95"]:
+            axis.plot(summary["ci95"], [place, place], color="C0", linewidth=2)
+        if known:
+            axis.plot(summary["mean"], place, "o", color="C0")
+    axis.set_yticks(range(len(summaries)), [name.replace(",", "  ") for name in summaries])
+    axis.set(title=title, xlabel="final return: seeds, mean, 95 % interval", ylim=(len(summaries) - 0.5, -0.5))
+    axis.grid(alpha=0.3)
+    save(figure, path)
+
+
 def plot_groups(groups: dict[str, Rows], path: Path) -> None:
     """Draw the groups' returns, model errors and, where there are some, metrics, as PNG and SVG beside each other.
 

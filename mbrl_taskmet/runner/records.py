@@ -26,6 +26,8 @@ from mbrl_taskmet.runner.events import Events
 Row = dict[str, Any]
 LISTS = ("metric/diagonal",)
 """What a row holds a list of, or null."""
+TEXTS = ("failure", "collapse")
+"""What a row says in a sentence, where it has happened."""
 _FLUSH_SECONDS = 10
 
 
@@ -180,7 +182,7 @@ def _parsed(line: bytes, columns: Iterable[str]) -> Row:
         if key in ("step", "seed"):
             right = type(value) is int and 0 <= value < 2**31
         else:
-            right = isinstance(value, str) if key == "failure" else all(map(_is_known_or_null, numbers)) and bool(numbers)
+            right = isinstance(value, str) if key in TEXTS else all(map(_is_known_or_null, numbers)) and bool(numbers)
         if not right or (key.startswith("wall_") and value is None) or (key in LISTS and not isinstance(value, list | None)):
             raise ValueError(f"{key} is {str(value)[:40]!r}")
     return row

@@ -14,9 +14,9 @@ FORMAT = 2
 """Raised when the files of a run change their meaning."""
 
 
-def to_json(names: Mapping[str, Any]) -> dict[str, Any]:
-    """The contents of `config.json` for settings by name."""
-    return {"format": FORMAT, "settings": dict(names)}
+def to_json(names: Mapping[str, Any], sweep: Mapping[str, list[Any]] | None = None) -> dict[str, Any]:
+    """The contents of `config.json` for settings by name: a run's, or the first combination's of a sweep and its values."""
+    return {"format": FORMAT, "settings": dict(names)} | ({"sweep": dict(sweep)} if sweep else {})
 
 
 def free_directory(name: str | None, logdir: str | None, parts: list[str], given: Mapping[str, Any]) -> Path:
@@ -84,14 +84,24 @@ def check_code(directory: Path, environment: str, given: str | None) -> None:
 
 
 def saved_settings(directory: Path, read: Callable[[dict[str, Any]], T]) -> T:
-    """What `read` makes of the `config.json` in a run's directory, whose format is 1 to `FORMAT`.
+    """What `read` makes of the `config.json` in a run's directory.
 
     Raises:
         ConfigError: it is damaged, or of newer code.
     """
-    path = directory / "config.json"
+    return read_config(directory / "config.json", read)
+
+
+def read_config(path: Path, read: Callable[[dict[str, Any]], T]) -> T:
+    """What `read` makes of a `config.json`, whose format is 1 to `FORMAT`, or of the one in a `summary.json`.
+
+    Raises:
+        ConfigError: it is damaged, or of newer code.
+    """
     try:
         saved = read_json(path)
+        if "format" not in saved:
+            saved = saved["config"]
         number = saved["format"]
         if type(number) is not int:
             raise TypeError(f"the format is {number!r}")
@@ -109,6 +119,47 @@ def saved_settings(directory: Path, read: Callable[[dict[str, Any]], T]) -> T:
         raise ConfigError(f"{path}: {error}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, error) from None
+
+
+def saved_sweep(directory: Path) -> dict[str, list[Any]]:
+    """The values by name of the sweep in a directory; {} where it holds a single run.
+
+    Raises:
+        ConfigError: its `config.json` is damaged.
+    """
+    return saved_settings(directory, read_axes)
+
+
+def read_axes(saved: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The values by name of the sweep in the contents of a `config.json`; {} in a single run's.
+
+    Raises:
+        TypeError: it is not what any version writes.
+    """
+    sweep = saved.get("sweep", {})
+    if not isinstance(sweep, dict) or not all(isinstance(values, list) for values in sweep.values()):
+        raise TypeError("the sweep is no values by name")
+    return sweep
+
+
+def check_same_sweep(directory: Path, sweep: Mapping[str, list[Any]]) -> None:
+    """Raise ConfigError if another sweep than this, or none, is in a directory."""
+    saved = saved_sweep(directory)
+    if saved != sweep:
+        raise ConfigError(f"{directory} is {_swept(saved)}, not {_swept(sweep)}; give another directory")
+
+
+def check_whole(directory: Path) -> None:
+    """Raise ConfigError if a directory is the folder of one combination of a sweep, whose checkpoints are the sweep's."""
+    above = directory.absolute().parent
+    if "=" in directory.name and (above / "config.json").is_file() and saved_sweep(above):
+        raise ConfigError(f"{directory} is one setting of the sweep in {directory.parent}; give that directory")
+
+
+def _swept(sweep: Mapping[str, list[Any]]) -> str:
+    if not sweep:
+        return "a single run"
+    return "a sweep of " + " and ".join(f"{name}={','.join(map(str, values))}" for name, values in sweep.items())
 
 
 def _damaged(path: Path, error: Exception) -> ConfigError:

@@ -12,12 +12,14 @@ _PACKAGES = ("mbrl-taskmet", "jax", "jaxlib", "flax", "optax", "gymnax", "orbax-
 
 
 def environment() -> dict[str, Any]:
-    """`versions` and `device`, for `summary.json`."""
+    """`versions`, `device` and `random_numbers`, the settings of JAX's generator, for `config.json` and `summary.json`."""
     device = jax.devices()[0]
+    config: Any = jax.config
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": len(jax.devices()),
                    "machine": platform.machine()},
+        "random_numbers": {"generator": config.jax_default_prng_impl, "partitionable": config.jax_threefry_partitionable},
     }  # fmt: skip
 
 

@@ -185,7 +185,7 @@ def test_resuming_with_other_settings_is_refused(refused: Refused, directory: Pa
 
 
 def test_resuming_with_another_environments_agent_is_refused(refused: Refused, directory: Path) -> None:
-    assert "is a run on CartPole-v1; resume it with that" in refused(resume=directory, environment="Acrobot-v1")
+    assert "is a run on CartPole-v1; use that" in refused(resume=directory, environment="Acrobot-v1")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"format": "1"}', '{"format": 1}', "\x00\xff"])

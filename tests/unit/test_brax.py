@@ -143,7 +143,7 @@ def test_a_run_is_resumed_by_the_agent_of_its_suite(tmp_path: Path, capsys: pyte
     assert (names["suite"], names["backend"]) == ("brax", "spring")
     (tmp_path / "config.json").write_text(json.dumps(to_json(names)))
     assert main(None, ["--resume", str(tmp_path)], suite="gymnax") == 2
-    assert f"{tmp_path} is a run on hopper of brax; resume it with python -m agents.brax" in capsys.readouterr().err
+    assert f"{tmp_path} is a run on hopper of brax; use python -m agents.brax" in capsys.readouterr().err
 
 
 def test_settings_saved_before_there_were_suites_are_of_gymnax() -> None:

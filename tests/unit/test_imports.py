@@ -16,7 +16,7 @@ import mbrl_taskmet
 
 ROOT = Path(__file__).parents[2]
 CORE, RL, RUNNER = "mbrl_taskmet.core", "mbrl_taskmet.rl", "mbrl_taskmet.runner"
-OF_AGENTS = (f"{RUNNER}.agent", f"{RUNNER}.memory")
+OF_AGENTS = (f"{RUNNER}.agent", f"{RUNNER}.agent_record", f"{RUNNER}.memory")
 """What of the runner is for agents alone."""
 ROOMS: dict[str, tuple[str, ...]] = {
     CORE: (CORE,),

@@ -15,18 +15,20 @@ import numpy as np
 import pytest
 
 from agents.command import parse
-from mbrl_taskmet.runner.agent import summarize
+from mbrl_taskmet.runner.agent_record import summarize
 from mbrl_taskmet.runner.command import cores
 from mbrl_taskmet.runner.records import Layout, Recorder, read_rows, rows_until, write_json
 from mbrl_taskmet.runner.rundir import to_json
 from mbrl_taskmet.runner.statistics import ci95, iqm
+from mbrl_taskmet.runner.versions import environment
 
 CARTPOLE = "CartPole-v1"
 SETTINGS = ["--distractors", "2", "--seeds", "2", "--seed", "3", "--steps", "1000", "--eval-every", "100", "--eval-episodes",
             "2", "--random-steps", "64", "--batch-size", "32", "--metric-warmup", "100"]  # fmt: skip
 STATE = ("cart_position", "cart_velocity", "pole_angle", "pole_velocity")
 SCALARS = {"eval/return", "train/model_mse", "train/model_mse_state", "train/task_loss", "train/q_loss", "solver/residual",
-           "time/steps_per_second", "metric/distractors_mean", *(f"metric/{name}" for name in STATE)}  # fmt: skip
+           "train/skipped_updates", "time/steps_per_second", "metric/distractors_mean",
+           *(f"metric/{name}" for name in STATE)}  # fmt: skip
 
 
 class Finished(NamedTuple):
@@ -86,7 +88,7 @@ def test_the_output_is_quiet_when_it_is_no_terminal(run: Finished) -> None:
 def test_the_configuration_is_complete(run: Finished) -> None:
     saved = strict((run.directory / "config.json").read_text(encoding="utf-8"))
     expected = parse(CARTPOLE, SETTINGS).config.resolve()
-    assert saved == json.loads(json.dumps(to_json(expected.names)))
+    assert saved == json.loads(json.dumps(to_json(expected.names) | environment()))
     names = saved["settings"]
     assert (names["env"], names["distractors"], names["seeds"]) == (CARTPOLE, 2, 2)
 
@@ -161,7 +163,8 @@ def test_the_summary_says_what_the_run_came_to(run: Finished, rows: list[dict[st
     assert set(summary) >= {"config", "versions", "device", "seeds", "env_steps", "final_return", "mean", "iqm", "ci95",
                             "model_mse", "model_mse_state", "metric_diagonal", "steps_per_second", "compile_seconds",
                             "wall_seconds"}  # fmt: skip
-    assert summary["config"] == strict((run.directory / "config.json").read_text(encoding="utf-8"))
+    made_by = {name: summary[name] for name in ("versions", "device", "random_numbers")}
+    assert summary["config"] | made_by == strict((run.directory / "config.json").read_text(encoding="utf-8"))
     assert (summary["seeds"], summary["env_steps"]) == ([3, 4], 1000)
     assert summary["final_return"] == [row["eval/return"] for row in last]
     assert summary["model_mse"] == [row["train/model_mse"] for row in last]

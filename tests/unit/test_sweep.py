@@ -102,7 +102,7 @@ def test_train_gives_every_run_its_numbers_and_seed() -> None:
 
 
 def test_what_is_swept_is_named() -> None:
-    assert grid(Config(), {"metric_lr": [1e-3, 0.003], "l1": [0.0]}).labels == ("metric_lr=0.001,l1=0", "metric_lr=0.003,l1=0")
+    assert grid(Config(), {"metric_lr": [1e-3, 0.003], "l1": [0.0]}).folders == ("metric_lr=0.001,l1=0", "metric_lr=0.003,l1=0")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,10 @@ from mbrl_taskmet import Config, ConfigError, train
 from mbrl_taskmet.rl.environment import Environment, State
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.methods import Learner
+from mbrl_taskmet.rl.post_mortem import failed_operation
 from mbrl_taskmet.rl.spaces import Discrete
 from mbrl_taskmet.rl.training import Carry, Report, Trainer
-from mbrl_taskmet.runner.agent import failure, rows_of
+from mbrl_taskmet.runner.agent_record import collapse, failure, rows_of
 
 SIZES: dict[str, Any] = {
     "method": "mle",
@@ -28,22 +30,24 @@ SIZES: dict[str, Any] = {
     "eval_episodes": 2,
     "random_steps": 64,
     "batch_size": 32,
+    "skip_limit": 1,
 }
 SICK, NEVER = 150, 10**6
 
 
 class Fragile(Environment):
-    """A drift in a circle, rewarded by where it is; a state that is `sick` at some step gives the reward NaN there."""
+    """A drift in a circle, rewarded by where it is; a state that is `sick` at some step, or for `ever`, gives NaN there."""
 
     name, state_names, action_space, max_episode_steps = "fragile", ("x", "y"), Discrete(2), 400
 
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         angle = jax.random.uniform(key)
-        return {"angle": angle, "step": jnp.int32(0), "sick": jnp.int32(NEVER)}, self._seen(angle)
+        return {"angle": angle, "step": jnp.int32(0), "sick": jnp.int32(NEVER), "ever": jnp.array(False)}, self._seen(angle)
 
     def transition(self, key: jax.Array, state: State, action: jax.Array) -> tuple[Any, ...]:
         angle = state["angle"] + 0.3 * action + 0.1 * jax.random.normal(key)
-        reward = jnp.where(state["step"] == state["sick"], jnp.nan, jnp.cos(angle))
+        sick = (state["step"] == state["sick"]) | (state["ever"] & (state["step"] > state["sick"]))
+        reward = jnp.where(sick, jnp.nan, jnp.cos(angle))
         state = state | {"angle": angle, "step": state["step"] + 1}
         return state, self._seen(angle), reward, jnp.array(False), jnp.array(False)
 
@@ -84,11 +88,17 @@ def healthy(trainer: Trainer) -> tuple[Carry, list[Report]]:
 @pytest.fixture(scope="module")
 def one_sick(trainer: Trainer, healthy: Any) -> tuple[Carry, list[Report]]:
     """The same program, but the reward of seed 1 is NaN at step 150."""
+    return run(trainer, with_sick_seed(trainer, SICK))
+
+
+def with_sick_seed(trainer: Trainer, step: int, ever: bool = False) -> Carry:
+    """The start of seeds of which the second has the reward NaN at a step, or from it on."""
     carry = trainer.init()
-    sick = jnp.array([NEVER, SICK, NEVER])
+    sick = jnp.full(len(trainer.seeds), NEVER, jnp.int32).at[1].set(step)
     episode = carry.env_state
-    state = episode.state | {"sick": jax.device_put(sick, trainer.axis.sharding)}
-    return run(trainer, carry._replace(env_state=episode._replace(state=state)))
+    placed = {"sick": sick, "ever": jnp.full(len(trainer.seeds), ever)}
+    state = episode.state | jax.device_put(placed, trainer.axis.sharding)
+    return carry._replace(env_state=episode._replace(state=state))
 
 
 def learned(carry: Carry, seed: int) -> list[np.ndarray]:
@@ -114,7 +124,8 @@ def test_a_seed_that_fails_is_reported_by_step_and_quantity(one_sick: tuple[Carr
         # a batch of 32 among 150 meets the newest step within 50 updates, but for a chance of 1 in 10 000
         assert SICK <= step < SICK + 50 and list(report.failed_step) == [-1, step, -1]
         assert Learner._fields[report.failed_part[1]] == "model"
-        assert failure(report, 1) == f"the parameters of model turned non-finite at step {step}"
+        told = failure(report, 1)
+        assert told.startswith(f"the parameters of model turned non-finite at step {step} (1 updates skipped); before")
         rows = rows_of(report, 200, 0, ("x", "y"), 1.0)
         assert ["failure" in row for row in rows] == [False, True, False]
         assert None not in (rows[1]["eval/return"], rows[1]["train/model_mse"], rows[0]["train/task_loss"])
@@ -127,6 +138,28 @@ def test_the_last_finite_state_of_a_failed_seed_is_kept(one_sick: tuple[Carry, l
     assert any(not np.array_equal(now, then) for now, then in zip(learned(carry, 1), start, strict=True))
     counts = [leaf for leaf in learned(carry, 1) if leaf.dtype == jnp.int32]  # Adam's, one per update
     assert counts and set(map(int, counts)) == {int(reports[-1].failed_step[1]) - SIZES["random_steps"]}
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted_and_the_next_one_is_not(one_sick: Any, healthy: Any) -> None:
+    """The reward of one step is NaN: one batch in five has it, and the limit of ten in a row is not met."""
+    trainer = make_trainer(Fragile(), seeds=3, skip_limit=10)
+    carry, reports = run(trainer, with_sick_seed(trainer, SICK))
+    skipped = int(reports[-1].skipped[1])
+    assert 5 < skipped < 60 and list(reports[-1].skipped) == [0, skipped, 0] and list(reports[-1].failed_step) == [-1] * 3
+    counts = [leaf for leaf in learned(carry, 1) if leaf.dtype == jnp.int32]  # Adam's, one per update
+    assert counts and set(map(int, counts)) == {SIZES["steps"] - SIZES["random_steps"] - skipped}
+    assert rows_of(reports[-1], 300, 0, ("x", "y"), 1.0)[1]["train/skipped_updates"] == skipped
+
+
+def test_too_many_in_a_row_stop_a_run_at_the_first_of_them_and_the_operation_is_named() -> None:
+    trainer = make_trainer(Fragile(), seeds=2, skip_limit=10)
+    carry = with_sick_seed(trainer, SICK, ever=True)
+    for step, carry, report in trainer.run(carry):  # noqa: B007, B020
+        pass
+    failed = int(report.failed_step[1])
+    assert SICK < failed < SICK + 20 and report.skipped[1] >= 10 and report.failed_step[0] == -1
+    told = failed_operation(trainer, carry, 1, step)
+    assert re.fullmatch(r"first not a number: sub in reward_loss, .*base\.py:\d+", told)  # r̂ − r
 
 
 def test_the_other_seeds_are_what_they_are_without_a_failure(healthy: Any, one_sick: Any) -> None:
@@ -223,3 +256,16 @@ def test_train_returns_arrays_of_the_documented_shapes() -> None:
 def test_train_refuses_what_cannot_work_before_it_compiles() -> None:
     with pytest.raises(ConfigError, match="--steps is 0; give 1 or more"):
         train(Walk(), Config(steps=0))
+
+
+@pytest.mark.parametrize(
+    ("diagonal", "told"),
+    [
+        ([1.0, 0.5, 2.0], None),
+        ([0.3], None),
+        ([1e-7, 3e-8], "the metric has collapsed: its largest weight is 1e-07"),
+        ([1e-9, 4.0, 1e-7], "the metric has collapsed to dimension 1: all others weigh less than 1e-06 of it"),
+    ],
+)
+def test_a_metric_that_collapses_is_named(diagonal: list[float], told: str | None) -> None:
+    assert collapse(np.array(diagonal)) == told
