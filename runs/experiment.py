@@ -101,7 +101,7 @@ def _parser(experiment: Experiment) -> Parser:
     parser.add_argument("--first-seed", type=int, default=0, help="number of the first one (default: 0)")
     parser.add_argument("--steps", type=int, default=experiment.steps, help="environment steps (default: %(default)s)")
     parser.add_argument("--block", type=int, default=10, help="most seeds of one run (default: %(default)s)")
-    parser.add_argument("--only", action="append", metavar="PATTERN", help="only settings such as 'taskmet-*'; may be repeated")
+    parser.add_argument("--only", action="extend", nargs="+", metavar="PATTERN", help="only settings such as 'taskmet-*'")
     parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
     parser.add_argument("--logdir", type=Path, default=Path("runs/logs") / experiment.name, metavar="DIR",
                         help="where the blocks are (default: %(default)s)")  # fmt: skip
