@@ -21,7 +21,10 @@ class Distractors(Wrapper):
         if count < 0:
             raise UnsupportedEnvironment(f"distractors is {count}; give 0 or more")
         super().__init__(env)
-        self._count, self.noise_dtype = count, jnp.float16
+        self._count = count
+        noisy = self.env.observation_size > len(self.env.state_names)
+        half = self.env.noise_dtype is not None and jnp.dtype(self.env.noise_dtype) == jnp.float16
+        self.noise_dtype = jnp.float16 if half or not noisy else None  # it is of all noise, also of what `env` has already
         self.name = f"{env.name} with {count} distractors" if count else env.name
 
     @property

@@ -106,20 +106,19 @@ def film_of(env: Environment, settings: EnvironmentSettings) -> Film:
 def episode(env: Environment, act: Callable[[jax.Array, jax.Array], jax.Array], key: jax.Array) -> Recording:
     """One episode of the policy `act`(key, observation) → action. `key` is consumed."""
     reset_key, key = jax.random.split(key)
-    size = len(env.state_names)
 
     def step(carry: tuple[State, jax.Array], count: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array, State]]:
         before, observation = carry
         act_key, env_key = jax.random.split(jax.random.fold_in(key, count))
         state, result = env.step(env_key, before, act(act_key, observation))
         done = result.terminated | result.truncated
-        return (state, result.observation), (result.next_observation[:size], done, before)
+        return (state, result.observation), (env.state_of(result.next_observation), done, before)
 
     state, first = jax.jit(env.reset)(reset_key)
     counts = jnp.arange(env.max_episode_steps)
     following, done, states = jax.jit(lambda start: jax.lax.scan(step, start, counts)[1])((state, first))
     length = int(np.argmax(done)) + 1 if np.any(done) else len(counts)
-    observations = np.concatenate([np.asarray(first)[None, :size], np.asarray(following)[:length]])
+    observations = np.concatenate([np.asarray(env.state_of(first))[None], np.asarray(following)[:length]])
     return Recording(observations, jax.tree.map(lambda leaf: leaf[:length], states))
 
 
@@ -142,7 +141,8 @@ def write_page(env: Environment, recording: Recording, directory: Path) -> Path:
     """Write `film.html`: brax' viewer, which a browser fetches from the network, with the poses of the bodies."""
     while not isinstance(env, BraxEnvironment):
         env = env.env  # type: ignore[attr-defined]  # a wrapper, or an environment of brax at last
-    (state,) = (found for found in jax.tree.leaves(recording.states, is_leaf=_is_simulated) if _is_simulated(found))
+    # the first are the agent's own: what a disturbance simulates beside it comes later
+    state = next(found for found in jax.tree.leaves(recording.states, is_leaf=_is_simulated) if _is_simulated(found))
     path, aside = directory / "film.html", directory / "film.part.html"
     aside.write_text(env.page(state), encoding="utf-8")
     return aside.replace(path)

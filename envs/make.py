@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from envs.brax import BraxEnvironment
+from envs.companions import Companions
 from envs.distractors import Distractors
 from envs.gymnax import GymnaxEnvironment
+from envs.nonlinear import Nonlinear
+from envs.oscillators import Oscillators
 from envs.playground import PlaygroundEnvironment
 from envs.probes import PROBES
+from envs.projected import projected
 from mbrl_taskmet.core.settings import ConfigError, nearest, resolve, shown
 from mbrl_taskmet.rl.contract import brief
 from mbrl_taskmet.rl.environment import Environment, EnvironmentSettings, UnsupportedEnvironment
@@ -19,7 +23,10 @@ from mbrl_taskmet.rl.suites import BraxSuite, GymnaxSuite, PlaygroundSuite, Suit
 ENVIRONMENTS: dict[str, Callable[[], Environment]] = {probe.__name__: probe for probe in PROBES}
 """Environments by name, beside those that gymnax registers."""
 
-DISTURBANCES: dict[str, Callable[[Environment, int], Environment]] = {"noise": Distractors}
+DISTURBANCES: dict[str, Callable[[Environment, int], Environment]] = {
+    "noise": Distractors, "oscillators": Oscillators, "nonlinear": Nonlinear, "companions": Companions,
+    "projected": projected,
+}  # fmt: skip
 """What puts a number of distracting dimensions beside those of an environment, by name."""
 
 

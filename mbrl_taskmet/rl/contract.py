@@ -54,6 +54,10 @@ def check_attributes(env: Any) -> None:
             f"{who}.observation_size is {env.observation_size} for {len(env.state_names)} state_names; "
             "give the length of an observation, which begins with those that have names"
         )
+    if env.mixing is not None and len(env.mixing) != len(env.state_names):
+        raise UnsupportedEnvironment(
+            f"{who}.mixing has {len(env.mixing)} rows for {len(env.state_names)} state_names; give it a row for each"
+        )
 
 
 def called(env: Any, function: str, parts: tuple[str, ...], *args: Any) -> tuple[Any, ...]:
@@ -227,6 +231,10 @@ def _narrow(value: Any) -> bool:
         return False
 
 
+def _matrix(value: Any) -> bool:
+    return value is None or (isinstance(value, np.ndarray) and value.ndim == 2 and np.issubdtype(value.dtype, np.floating))
+
+
 def _short(text: str, most: int = 60) -> str:
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[:most]}…"
@@ -244,4 +252,5 @@ _ATTRIBUTES: Mapping[str, _Attribute] = {
     "max_episode_steps": _Attribute(_count, f"a whole number from 1 to {MOST}", "max_episode_steps = 500"),
     "observation_size": _Attribute(_count, "a whole number", "the number of its state_names, which is the default"),
     "noise_dtype": _Attribute(_narrow, "None or a type of floats", "noise_dtype = jnp.float16"),
+    "mixing": _Attribute(_matrix, "None or a NumPy matrix of floats", "mixing = np.eye(4)"),
 }  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from typing_extensions import override
 
@@ -35,7 +36,11 @@ class EnvironmentSettings:
     suite: Suite = choice(SUITES, "gymnax", "where the environment comes from")
     name: str = setting("CartPole-v1", "environment of the suite, or module:Class of your own", flag="env")
     distractors: int = setting(0, "distracting dimensions in every observation", low=0)
-    disturbance: str = setting("noise", "what the distracting dimensions are")
+    disturbance: str = setting(
+        "noise",
+        "what the distracting dimensions are: noise; oscillators, two dimensions each; nonlinear; companions, copies of the "
+        "environment, whose observation's size divides them; projected, noise in a rotation with the state",
+    )
 
 
 class Step(NamedTuple):
@@ -56,6 +61,8 @@ class Environment:
         noise: they are not reset with an episode.
     observation_size: n, which is k unless noise is appended.
     noise_dtype: a smaller type that represents the noise exactly, for the replay; None where there is none.
+    mixing: where the leading dimensions are a mixture, the matrix (number of state_names, k) that takes the task's own k out
+        of them by `state_of`; None where they are the task's own.
     action_space: what an action is.
     max_episode_steps: no episode is longer: where the environment has not ended one by then, it is truncated.
     made_of: the settings that it was made of, where it was; records of a run then name it as the command line does.
@@ -68,6 +75,7 @@ class Environment:
     action_space: ActionSpace
     max_episode_steps: int
     noise_dtype: DTypeLike | None = None
+    mixing: np.ndarray | None = None
     made_of: EnvironmentSettings | None = None
     costly_reset: ClassVar[bool] = False
 
@@ -75,6 +83,16 @@ class Environment:
     def observation_size(self) -> int:
         """n, the length of an observation."""
         return len(self.state_names)
+
+    @property
+    def state_size(self) -> int:
+        """k, the number of the task's own dimensions."""
+        return len(self.state_names) if self.mixing is None else self.mixing.shape[1]
+
+    def state_of(self, observation: jax.Array) -> jax.Array:
+        """The task's own dimensions (..., k) of observations (..., n), or of differences of such: it is linear."""
+        leading = observation[..., : len(self.state_names)]
+        return leading if self.mixing is None else jnp.matmul(leading, self.mixing.astype(leading.dtype), precision="highest")
 
     def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
         """Start an episode: (state, observation (n,)). `key` is consumed."""
@@ -267,3 +285,4 @@ def check_environment(env: Environment) -> Environment:
 def _copy_attributes(env: Environment, to: Environment) -> None:
     to.name, to.state_names, to.action_space = env.name, tuple(env.state_names), env.action_space
     to.max_episode_steps, to.noise_dtype = operator.index(env.max_episode_steps), env.noise_dtype
+    to.mixing = env.mixing

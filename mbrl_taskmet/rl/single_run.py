@@ -42,7 +42,7 @@ class Report(NamedTuple):
 
     episode_returns: jax.Array  # (eval_episodes,), undiscounted
     model_mse: jax.Array  # E‖ŝ' − s'‖² over all dimensions, in the environment's units, on batches of the replay
-    model_mse_state: jax.Array  # the same over the real dimensions
+    model_mse_state: jax.Array  # the same over the task's own dimensions, `Environment.state_of`
     task_loss: jax.Array  # L_task(ω)
     q_loss: jax.Array  # L_Q(ω, θ)
     residual: jax.Array | None  # of the implicit solve, relative, on batches of the replay; None without one
@@ -127,7 +127,7 @@ class SingleRun:
 
         def diagnose(key: jax.Array) -> dict[str, jax.Array | None]:
             batch = replay.sample(carry.replay, key, step, self.settings.batch_size)
-            return self.method.diagnose(learner, batch, len(self.env.state_names), step, jax.random.fold_in(key, 1))
+            return self.method.diagnose(learner, batch, self.env.state_of, step, jax.random.fold_in(key, 1))
 
         # One batch after the other: they need the memory of one.
         figures = jax.lax.map(diagnose, jax.random.split(batch_key, DIAGNOSTIC_BATCHES))

@@ -188,6 +188,8 @@ REFUSED: dict[str, tuple[type[Environment], str]] = {
     "limit 0": (having(max_episode_steps=0), "Own.max_episode_steps is 0; give a whole number from 1"),
     "limit a bool": (having(max_episode_steps=True), "Own.max_episode_steps is True; give a whole number"),
     "noise of integers": (having(noise_dtype=jnp.int8), "int8'>; give None or a type of floats"),
+    "mixing a list": (having(mixing=[[1.0]]), "Own.mixing is [[1.0]]; give None or a NumPy matrix of floats"),
+    "mixing of other names": (having(mixing=np.eye(3)), "Own.mixing has 3 rows for 1 state_names; give it a row for each"),
     "names more than numbers": (
         having(observation_size=1, state_names=("x", "y")), "Own.observation_size is 1 for 2 state_names",
     ),

@@ -154,7 +154,8 @@ def test_settings_saved_before_there_were_suites_are_of_gymnax() -> None:
 def test_a_film_shows_bodies_that_move(pendulum: BraxEnvironment, steps: Steps, tmp_path: Path) -> None:
     where = Config(env="inverted_pendulum", suite="brax").resolve().environment
     observations = np.concatenate([steps.first[None], steps.after.observation])
-    path = film_of(Distractors(pendulum, 2), where)(Recording(observations, steps.states), tmp_path)
+    states = steps.states, jax.tree.map(jnp.zeros_like, steps.states)  # as beside a companion that lies still
+    path = film_of(Distractors(pendulum, 2), where)(Recording(observations, states), tmp_path)
     assert [path] == list(tmp_path.iterdir()) and path.name == "film.html"
     packed = re.search(r'var system = "([^"]+)"', path.read_text())
     assert packed is not None

@@ -73,5 +73,5 @@ def test_the_model_error_is_in_the_environments_own_units() -> None:
     predicted = predicted * deviation(learner.moments) + learner.moments.mean
     by_hand = np.mean(np.sum((predicted - batch.next_observation) ** 2, axis=-1))
     # float32, with terms of order 1 that are added and taken away again
-    found = trainer.method.diagnose(learner, batch, 1, jnp.int32(0), jax.random.key(0))["model_mse"]
+    found = trainer.method.diagnose(learner, batch, env.state_of, jnp.int32(0), jax.random.key(0))["model_mse"]
     np.testing.assert_allclose(found, by_hand, rtol=1e-4)

@@ -123,20 +123,20 @@ class Method:
         return None
 
     def diagnose(
-        self, learner: Learner, batch: Transitions, state_size: int, step: jax.Array, key: jax.Array
+        self, learner: Learner, batch: Transitions, state_of: Callable[[jax.Array], jax.Array], step: jax.Array, key: jax.Array
     ) -> dict[str, jax.Array | None]:
-        """What a report at `step` says of a batch of the replay, by the names in `Report`; `state_size` dimensions are real.
+        """What a report at `step` says of a batch of the replay, by the names in `Report`.
 
-        `key` is consumed.
+        `state_of` takes the task's own dimensions out of observations, as an environment's does. `key` is consumed.
         """
         batch = learner.normalized_batch(batch)
-        squared = jnp.mean(self.prediction_error(learner.model.params.dynamics, batch) ** 2, axis=0) * learner.scale**2
+        error = self.prediction_error(learner.model.params.dynamics, batch) * learner.scale
         critic = self.critic_of(learner)
         bootstrap = critic.bootstrap(learner.critic, key)
         imagined = self.rollout(learner, learner.model.params, batch, bootstrap)
         return {
-            "model_mse": jnp.sum(squared),
-            "model_mse_state": jnp.sum(squared[:state_size]),
+            "model_mse": jnp.sum(jnp.mean(error**2, axis=0)),
+            "model_mse_state": jnp.sum(jnp.mean(state_of(error) ** 2, axis=0)),
             "task_loss": critic.loss(learner.critic.params, bootstrap, batch),
             "q_loss": critic.loss(learner.critic.params, bootstrap, imagined),
             "residual": self.residual(learner, batch, step, key),
