@@ -1,7 +1,6 @@
-"""What the experiments share: settings × blocks of seeds, each block one run directory.
+"""What the experiments share: settings × blocks of seeds, of which what is missing is run (`runs/blocks.py`).
 
-A block that is there is not run again; one that was interrupted, or is to have more steps, is resumed; seeds that are missing
-are added. Tables (`runs/report.py`) and pictures are made of the blocks that exist and, with `--output`, of the report there.
+Tables (`runs/report.py`) and pictures are made of the blocks that exist and, with `--output`, of the report there.
 
 Settings on the command line hold for every line of the table: `python -m runs.capacity --seeds 2 --steps 2000 --x64`.
 """
@@ -10,27 +9,20 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 from mbrl_taskmet.core.run_axis import MOST_RUNS
-from mbrl_taskmet.core.settings import ConfigError, flag
-from mbrl_taskmet.rl.settings import Config, Settings, read_saved
+from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.rl.settings import Settings
 from mbrl_taskmet.runner.agent import run
 from mbrl_taskmet.runner.command import Parser, check_counts, command, cores, start_jax
 from mbrl_taskmet.runner.plotting import drawing
-from mbrl_taskmet.runner.records import read_rows
-from mbrl_taskmet.runner.rundir import began, saved_settings
-from runs.report import Results, Rows, merged, read_report, read_runs, report, reported_settings
+from runs.blocks import PER_BLOCK, blocks_of, check_block, planned, rows_of
+from runs.report import Results, merged, read_report, read_runs, report, reported_settings
 from runs.setting import Setting
-
-COLUMNS = ("eval/return", "train/model_mse_state")
-"""What tables and pictures are made of."""
-_PER_BLOCK = ("steps", "seed", "seeds")
-"""Settings in which the blocks of a line may differ."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +66,18 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
         configs[setting.name].resolve()  # what cannot work is refused before anything is run
         for name in fnmatch.filter(runs, f"{setting.name}/*"):
             saved = reported_settings(options.output, runs[name], setting)
-            _check(options.output / name, saved, configs[setting.name], "--output")
-        for directory, block in _blocks(options.logdir / setting.name):
-            _check(directory, block, configs[setting.name], "--logdir")
+            check_block(options.output / name, saved, configs[setting.name], "--output")
+        for directory, saved in blocks_of(options.logdir / setting.name):
+            check_block(directory, saved, configs[setting.name], "--logdir")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     for name, config in () if options.report else configs.items():
         from envs.make import environment_of  # here, because gymnax takes seconds, and a report needs none
 
-        for directory, due in _due(config, options.logdir / name, seeds, options.steps, options.block):
-            env = environment_of(due.resolve().environment)
-            run(env, due, directory, go_on="give the same command again", say=partial(print, flush=True))
-    found = {name: rows for name in configs if (rows := _rows(options.logdir / name, seeds, options.steps))}
+        for block in planned(config, options.logdir / name, seeds, options.steps, options.block):
+            if block.due:
+                env = environment_of(block.config.resolve().environment)
+                run(env, block.config, block.directory, go_on="give the same command again", say=partial(print, flush=True))
+    found = {name: rows for name in configs if (rows := rows_of(options.logdir / name, seeds, options.steps))}
     if not found and not earlier:
         raise ConfigError(f"{options.logdir} holds no evaluation; leave --report out to make some")
     output = options.output or options.logdir
@@ -108,13 +101,13 @@ def _parser(experiment: Experiment) -> Parser:
     parser.add_argument("--first-seed", type=int, default=0, help="number of the first one (default: 0)")
     parser.add_argument("--steps", type=int, default=experiment.steps, help="environment steps (default: %(default)s)")
     parser.add_argument("--block", type=int, default=10, help="most seeds of one run (default: %(default)s)")
-    parser.add_argument("--only", action="append", metavar="PATTERN", help="only settings such as 'taskmet-*'; may be repeated")
+    parser.add_argument("--only", action="extend", nargs="+", metavar="PATTERN", help="only settings such as 'taskmet-*'")
     parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
     parser.add_argument("--logdir", type=Path, default=Path("runs/logs") / experiment.name, metavar="DIR",
                         help="where the blocks are (default: %(default)s)")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="where table and pictures go, added to those that are there (default: the logdir)")  # fmt: skip
-    parser.add_settings(Settings, leave_out=("suite", "env", *_PER_BLOCK))
+    parser.add_settings(Settings, leave_out=("suite", "env", *PER_BLOCK))
     return parser
 
 
@@ -124,60 +117,3 @@ def _chosen(experiment: Experiment, patterns: list[str] | None) -> list[Setting]
         names = ", ".join(setting.name for setting in experiment.settings)
         raise ConfigError(f"--only {' '.join(patterns or [])} is no setting; there are {names}")
     return chosen
-
-
-def _due(config: Config, folder: Path, seeds: range, steps: int, block: int) -> Iterator[tuple[Path, Config]]:
-    """The blocks that are unfinished, then those that are missing, with all that is given to them."""
-    missing = set(seeds)
-    for directory, saved in _blocks(folder):
-        own = set(range(saved.seed, saved.seed + saved.seeds))
-        ended = saved.steps > steps or (directory / "summary.json").exists()
-        if own & missing and not (ended and _last_step(directory) >= steps):
-            yield directory, config | {"seed": saved.seed, "seeds": saved.seeds, "steps": max(steps, saved.steps)}
-        missing -= own
-    for first, count in _stretches(missing, block):
-        yield folder / f"seeds{first}-{first + count - 1}", config | {"seed": first, "seeds": count}
-
-
-def _blocks(folder: Path) -> Iterator[tuple[Path, Settings]]:
-    """The blocks of a setting that have begun, with their settings."""
-    for path in sorted(folder.glob("*/config.json")):
-        if began(path.parent):
-            yield path.parent, saved_settings(path.parent, read_saved)
-
-
-def _check(where: Path, saved: Settings, config: Config, mend: str) -> None:
-    """Only seeds of equal settings are put together.
-
-    Raises:
-        ConfigError: the settings `saved` in `where` are others.
-    """
-    # The environment, which chooses a critic that is not given, is not made for this; it is compared before the critic.
-    expected = (Config(critic=saved.names["critic"]) | config.given).resolve().names
-    for name, value in saved.names.items():
-        if name not in _PER_BLOCK and value != expected[name]:
-            raise ConfigError(f"{where} was run with {flag(name)} {value}, not {expected[name]}; "
-                              f"give another {mend}, or move it away")  # fmt: skip
-
-
-def _stretches(seeds: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
-    """(first, count) of consecutive seeds, at most `most` at a time."""
-    for _, stretch in groupby(enumerate(sorted(seeds)), lambda pair: pair[1] - pair[0]):
-        own = [seed for _, seed in stretch]
-        for start in range(0, len(own), most):
-            yield own[start], len(own[start : start + most])
-
-
-def _last_step(directory: Path) -> int:
-    rows = read_rows(directory)
-    return rows[-1]["step"] if rows else 0
-
-
-def _rows(folder: Path, seeds: range, steps: int) -> Rows:
-    """The rows of a setting, of each seed once."""
-    found = {}
-    for path in sorted(folder.glob("*/metrics.jsonl")):
-        for row in read_rows(path.parent, COLUMNS):
-            if row["seed"] in seeds and row["step"] <= steps:
-                found[row["seed"], row["step"]] = row
-    return [found[key] for key in sorted(found)]

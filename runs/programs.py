@@ -6,25 +6,34 @@ from collections.abc import Callable
 from typing import Any
 
 from mbrl_taskmet.rl.environment import Environment
+from mbrl_taskmet.rl.sweep import Sweep
 from mbrl_taskmet.rl.training import Trainer
 
 STEPS = 400
 """Updates or environment steps that a program repeats."""
 
 
-def trainer(given: dict[str, Any], *, seeds: int = 1, steps: int = 8000, eval_every: int = STEPS, **where: Any) -> Trainer:
+def trainer(
+    given: dict[str, Any],
+    *,
+    seeds: int = 1,
+    steps: int = 8000,
+    eval_every: int = STEPS,
+    sweep: Sweep | None = None,
+    **where: Any,
+) -> Trainer:
     """The trainer of the settings `given`, by default on CartPole with 8 distractors; TaskMet's metric moves from the start."""
     from envs.make import make_environment
     from mbrl_taskmet.rl.make import make_method
     from mbrl_taskmet.rl.settings import Config
-    from mbrl_taskmet.rl.training import resolved
+    from mbrl_taskmet.rl.training import grid_of
 
     at_once: dict[str, Any] = {"metric_warmup": 0} if given.get("method", "taskmet") == "taskmet" else {}
     sizes = {"seeds": seeds, "steps": steps, "eval_every": eval_every, "random_steps": 400, "eval_episodes": 10}
     config = Config(**{**sizes, **at_once, **given})
     env = make_environment(**{"name": "CartPole-v1", "distractors": 8, **where})
-    settings = resolved(env, config)
-    return Trainer(env, make_method(env, settings), settings)
+    over = grid_of(env, config, sweep or {})
+    return Trainer(env, make_method(env, over.settings[0]), over.settings[0], over=over)
 
 
 def updates(given: dict[str, Any], **where: Any) -> Callable[[], None]:
@@ -54,7 +63,7 @@ def updates(given: dict[str, Any], **where: Any) -> Callable[[], None]:
 
 
 def steps(given: dict[str, Any], eval_every: int, **where: Any) -> Callable[[], None]:
-    """A chunk of `eval_every` environment steps after the random ones, with its evaluation."""
+    """A chunk of `eval_every` environment steps of every run after the random ones, with its evaluation."""
     import jax
 
     timed = trainer(given, eval_every=eval_every, **where)

@@ -2,6 +2,8 @@
 
     update   one update of each method and solver, against OMD's
     loop     a whole environment step against its bare update
+    sweep    6 settings × 10 seeds in one program against as many runs alone
+    files    what records and checkpoints add to a run
     seeds    8 seeds in one process on 2 cores against two processes of one seed, each on its own core
     start    seconds from the command to the first evaluation, without and with the persistent compilation cache
     continuous  soft actor-critic's updates on Pendulum-v1, a whole step, and the share of brax
@@ -30,7 +32,7 @@ from mbrl_taskmet.runner.command import Parser, command, cores
 from mbrl_taskmet.runner.records import read_json, write_json
 from runs.programs import STEPS, stepping, steps, trainer, updates
 from runs.report import undamaged
-from runs.timing import interleaved
+from runs.timing import REPEATS, interleaved
 
 RESULTS = Path("runs/results")
 
@@ -88,6 +90,31 @@ def continuous() -> dict[str, Any]:
     }
 
 
+def sweep() -> dict[str, Any]:
+    """Figure 6's six settings × 10 seeds, as the runs of one program: seconds of 400 steps of each, against a run alone."""
+    swept = {"metric_lr": [1e-4, 3e-4, 1e-3], "l1": [0.0, 0.001]}
+    seconds = interleaved({"sixty": steps({}, STEPS, seeds=10, sweep=swept), "one": steps({}, STEPS)})
+    return {"seconds, 60 runs": seconds["sixty"], "seconds, one run": seconds["one"],
+            "ratio": seconds["sixty"] / (60 * seconds["one"])}  # fmt: skip
+
+
+def files() -> dict[str, Any]:
+    """Seconds of 20 000 steps with record and checkpoints, as the command keeps them, and without; compilation apart."""
+    from mbrl_taskmet.runner.agent import run
+
+    timed, kept, without = trainer({}, steps=20_000, eval_every=1000), [], []
+    timed.compile()
+    for repeat in range(REPEATS):
+        begin = time.perf_counter()
+        for _ in timed.run(timed.init()):
+            pass
+        without.append(time.perf_counter() - begin)
+        with tempfile.TemporaryDirectory() as folder:
+            kept.append(run(timed.env, timed.settings, Path(folder, str(repeat))).rows[-1]["wall_seconds"])
+    return {"seconds with": statistics.median(kept), "seconds without": statistics.median(without),
+            "ratio": statistics.median(a / b for a, b in zip(kept, without, strict=True))}  # fmt: skip
+
+
 def seeds() -> dict[str, Any]:
     """Total environment steps per second."""
     alone, together = [], []
@@ -122,6 +149,8 @@ def decision() -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "update": update,
     "loop": loop,
+    "sweep": sweep,
+    "files": files,
     "continuous": continuous,
     "seeds": seeds,
     "start": start,

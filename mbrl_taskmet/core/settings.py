@@ -35,7 +35,15 @@ class ConfigError(ValueError):
 
 
 class Misplaced(ConfigError):
-    """A setting that has no place under the choices that were made."""
+    """A setting that has no place under the choices that were made.
+
+    Attributes:
+        name: the setting's.
+    """
+
+    def __init__(self, message: str, name: str):
+        super().__init__(message)
+        self.name = name
 
 
 def setting(
@@ -213,7 +221,7 @@ def resolve(record: type[R], given: Given, preset: Given | None = None) -> R:
     built = _build(record, given, preset or {}, taken, "")
     for name in given:
         if name not in taken:
-            raise Misplaced(_misplaced(record, name, given[name], taken))
+            raise Misplaced(_misplaced(record, name, given[name], taken), name)
     return built
 
 

@@ -61,6 +61,25 @@ def claimed(directory: Path, config: Mapping[str, Any]) -> Iterator[bool]:
         _release(directory, lock)
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a process has a run's directory now; False where the file system has no locks, or does not share them."""
+    if fcntl is None:
+        return False
+    try:
+        lock = os.open(directory / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return False
+
+
 def in_first_free(directory: Path, named: bool, start: Callable[[Path], T]) -> T:
     """What `start` makes of a new run's directory, or of one with the next number if another process takes it first.
 

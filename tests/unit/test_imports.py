@@ -119,6 +119,12 @@ def test_the_mathematics_load_no_reinforcement_learning() -> None:
     assert modules.isdisjoint({"gymnax", "brax", "orbax", "distrax", "jaxopt", "matplotlib"})
 
 
+def test_the_status_of_a_sweep_loads_no_jax(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text('{"blocks": {"a/seeds0-0": 1000}}')
+    modules = loaded(f"from runs.sweep import main\nassert main(['--status', {str(tmp_path)!r}]) == 0")
+    assert "runs.sweeping.status" in modules and modules.isdisjoint({"jax", "yaml", "ray", "matplotlib"})
+
+
 def test_a_decision_task_loads_no_replay_buffer() -> None:
     names = [module for module in FILES if is_in(module, "decision_tasks") and not module.endswith("__main__")]
     modules = loaded(f"import {', '.join(names)}")
@@ -133,6 +139,7 @@ def test_a_decision_task_loads_no_replay_buffer() -> None:
         ("agents.gymnax", ("--env NAME", "--metric-warmup N", "--critic-solver NAME")),
         ("agents.brax", ("--env NAME", "--backend NAME", "--film")),
         ("decision_tasks", ("--datasets N", "--resume DIR")),
+        ("runs.sweep", ("--grid FILE", "--status DIR", "--address HOST:PORT")),
     ],
 )
 def test_help_answers_without_loading_what_is_slow(module: str, flags: tuple[str, ...]) -> None:

@@ -100,12 +100,17 @@ class Method:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it updates")
 
+    def critic_of(self, learner: Learner) -> Critic:
+        """The critic as it sees observations, which may depend on what is learned."""
+        del learner
+        return self.critic
+
     def act(
         self, learner: Learner, key: jax.Array, observation: jax.Array,
         explore: jax.Array | bool = False, random: jax.Array | bool = False,
     ) -> jax.Array:  # fmt: skip
         """The critic's action for an observation (n,) of the environment. `key` is consumed."""
-        return self.critic.act(learner.critic, key, learner.normalized(observation), explore, random)
+        return self.critic_of(learner).act(learner.critic, key, learner.normalized(observation), explore, random)
 
     def residual(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Float[Array, ""] | None:
         """‖Hu − g‖/‖g‖ of the method's implicit solve, NaN where it takes none at `step`; None for a method without one."""
@@ -126,13 +131,14 @@ class Method:
         """
         batch = learner.normalized_batch(batch)
         error = self.prediction_error(learner.model.params.dynamics, batch) * learner.scale
-        bootstrap = self.critic.bootstrap(learner.critic, key)
+        critic = self.critic_of(learner)
+        bootstrap = critic.bootstrap(learner.critic, key)
         imagined = self.rollout(learner, learner.model.params, batch, bootstrap)
         return {
             "model_mse": jnp.sum(jnp.mean(error**2, axis=0)),
             "model_mse_state": jnp.sum(jnp.mean(state_of(error) ** 2, axis=0)),
-            "task_loss": self.critic.loss(learner.critic.params, bootstrap, batch),
-            "q_loss": self.critic.loss(learner.critic.params, bootstrap, imagined),
+            "task_loss": critic.loss(learner.critic.params, bootstrap, batch),
+            "q_loss": critic.loss(learner.critic.params, bootstrap, imagined),
             "residual": self.residual(learner, batch, step, key),
             "metric_diagonal": self.metric_diagonal(learner, batch),
         }
@@ -146,7 +152,7 @@ class Method:
 
     def rollout(self, learner: Learner, params: ModelParams, batch: Transitions, bootstrap: Bootstrap) -> Transitions:
         """The transitions that the critic is trained on, imagined by a model θ = `params`; `imagine`'s where H is 1."""
-        return rollout(self.model, self.critic, params, bootstrap, batch, learner.moments)
+        return rollout(self.model, self.critic_of(learner), params, bootstrap, batch, learner.moments)
 
     def prediction_error(self, dynamics: PyTree, batch: Transitions) -> Float[Array, "batch n"]:
         """ŝ' − s' of shape (batch, n)."""
@@ -173,6 +179,7 @@ class Method:
     def fit_critic(self, learner: Learner, batch: Transitions, key: jax.Array) -> Learner:
         """One step of the critic, its L_Q(ω, θ) on the model's predictions. `key` is consumed."""
         bootstrap_key, critic_key = jax.random.split(key)
-        bootstrap = self.critic.bootstrap(learner.critic, bootstrap_key)
+        critic = self.critic_of(learner)
+        bootstrap = critic.bootstrap(learner.critic, bootstrap_key)
         imagined = self.rollout(learner, learner.model.params, batch, bootstrap)
-        return learner._replace(critic=self.critic.update(learner.critic, bootstrap, imagined, batch, critic_key))
+        return learner._replace(critic=critic.update(learner.critic, bootstrap, imagined, batch, critic_key))

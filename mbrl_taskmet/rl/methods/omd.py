@@ -28,7 +28,7 @@ def task_gradient(
     method: Method, learner: Learner, batch: Transitions, bootstrap: Bootstrap, solver: Solver
 ) -> tuple[ModelParams, Solution]:
     """∂L_task/∂θ through the critic that the model induces, and the solve with H_Q. The first of TaskMet's two levels."""
-    critic, omega, theta = method.critic, learner.critic.params, learner.model.params
+    critic, omega, theta = method.critic_of(learner), learner.critic.params, learner.model.params
     cotangent = jax.grad(critic.loss)(omega, bootstrap, batch)
     imagined = method.rollout(learner, theta, batch, bootstrap)
 

@@ -6,6 +6,14 @@
       H_pred u = g                                 H_pred = ∂²_θ L_pred, in the next-observation parameters alone
       ∂_φ L_task = − ∂_φ ⟨∂_θ L_pred(θ*, φ), u⟩
 
+A shared metric (`--metric-shared`) is also what the critic sees observations through, Q_ω(Λ^½ s, a). With its targets held, φ
+then moves L_task directly and through the critic's own problem, H_Q v = ∂_ω L_task, as well:
+
+      + ∂_φ L_task(ω*, φ) − ∂_φ ⟨∂_ω L_Q(ω*, θ, φ), v⟩
+
+A critic fitted exactly would undo any scale in its first layer, and the two terms would cancel. One of few steps does not: they
+say which dimensions it had better see less of.
+
 Bansal, Chen, Mukadam, Amos (NeurIPS 2023), Algorithm 1 and eqs. 11–12. The reward network has no metric: its block of H_pred
 does not enter, but in the authors' code, where it takes part in the iterations of the solver (`linear_system`).
 """
@@ -23,13 +31,15 @@ from typing_extensions import override
 
 from mbrl_taskmet.core.implicit import implicit_vjp
 from mbrl_taskmet.core.linear_solve import SOLVERS, Solution, Solver
-from mbrl_taskmet.core.metric import METRICS, Metric
+from mbrl_taskmet.core.metric import METRICS, Diagonal, Metric, Unconditional
 from mbrl_taskmet.core.optimizers import Trained, inverse_sqrt, step
-from mbrl_taskmet.core.settings import choice, known_zero, setting
-from mbrl_taskmet.rl.critics import Critic
+from mbrl_taskmet.core.settings import ConfigError, choice, known_zero, setting
+from mbrl_taskmet.rl.critics import Bootstrap, Critic
+from mbrl_taskmet.rl.critics.seeing import Seeing
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.methods.base import Learner, Method, PyTree
 from mbrl_taskmet.rl.methods.omd import ThroughCritic, task_gradient
+from mbrl_taskmet.rl.model import ModelParams
 from mbrl_taskmet.rl.replay import Transitions
 
 
@@ -38,6 +48,9 @@ class TaskMetSettings(ThroughCritic):
     """The metric, what moves it, and how the two linear systems are solved. `metric_every` are the inner steps K."""
 
     metric: Metric = choice(METRICS, "diagonal", "parametrisation of the learned metric")
+    metric_shared: bool = setting(
+        False, "let the critic see through the metric too: each dimension times the root of its weight"
+    )
     metric_lr: float = setting(3e-3, "metric's Adam learning rate, per update, at the start", above=0)
     metric_lr_decay: int = setting(1000, "updates k₀ of its schedule lr/√(1 + k/k₀); 0: constant", low=0, before=0)
     metric_warmup: int = setting(5000, "environment steps before the metric moves", low=0, traced=True)
@@ -48,6 +61,11 @@ class TaskMetSettings(ThroughCritic):
     linear_system: Literal["dynamics", "model"] = setting(
         "dynamics", "that system: of the dynamics network, or of the reward network beside it, which has the same solution"
     )
+
+    def check(self) -> None:
+        """Raise ConfigError if two settings contradict each other."""
+        if self.metric_shared and not (isinstance(self.metric, Diagonal) and type(self.metric.input) is Unconditional):
+            raise ConfigError("--metric-shared takes one diagonal metric for all states; leave out --metric and --metric-input")
 
     @property
     def metric_optimizer(self) -> optax.GradientTransformation:
@@ -71,6 +89,10 @@ class TaskMet(Method):
         return super().init(rest)._replace(metric=Trained(params, self.settings.metric_optimizer.init(params)))
 
     @override
+    def critic_of(self, learner: Learner) -> Critic:
+        return self._critic_through(learner.metric.params) if self.settings.metric_shared else self.critic
+
+    @override
     def update(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Learner:
         metric_key, critic_key = jax.random.split(key)
         learner = self.fit_model(learner, batch, lambda dynamics: self.loss(dynamics, learner.metric.params, batch))
@@ -92,9 +114,16 @@ class TaskMet(Method):
 
     def metric_gradient(self, learner: Learner, batch: Transitions, key: jax.Array) -> tuple[PyTree, Solution]:
         """∂L_task/∂φ through both levels, and the solve with H_pred. `key` is consumed."""
-        bootstrap = self.critic.bootstrap(learner.critic, key)
-        cotangent, _ = task_gradient(self, learner, batch, bootstrap, self.settings.critic_solver)
+        bootstrap = self.critic_of(learner).bootstrap(learner.critic, key)
+        cotangent, of_critic = task_gradient(self, learner, batch, bootstrap, self.settings.critic_solver)
+        gradient, solved = self._through_model(learner, batch, cotangent)
+        if self.settings.metric_shared:
+            seen = self._through_critic(learner, batch, bootstrap, of_critic.value)
+            gradient = jax.tree.map(jnp.add, gradient, seen)
+        return gradient, solved
 
+    def _through_model(self, learner: Learner, batch: Transitions, cotangent: ModelParams) -> tuple[PyTree, Solution]:
+        """− ∂_φ ⟨∂_θ L_pred(θ*, φ), u⟩, and the solve for u."""
         model, inputs = learner.model.params, (batch.observation, batch.action)
 
         def loss(prediction: jax.Array, params: PyTree) -> jax.Array:
@@ -120,6 +149,23 @@ class TaskMet(Method):
             cotangent=cotangent,
             solver=self.settings.solver,
         )
+
+    def _through_critic(self, learner: Learner, batch: Transitions, bootstrap: Bootstrap, direction: PyTree) -> PyTree:
+        """∂_φ L_task(ω*, φ) − ∂_φ ⟨∂_ω L_Q(ω*, θ, φ), v⟩ for the `direction` v."""
+        omega = learner.critic.params
+        imagined = self.rollout(learner, learner.model.params, batch, bootstrap)
+
+        def lagrangian(phi: PyTree) -> jax.Array:
+            critic = self._critic_through(phi)
+            _, inner = jax.jvp(lambda omega: critic.loss(omega, bootstrap, imagined), (omega,), (direction,))
+            return critic.loss(omega, bootstrap, batch) - inner
+
+        return jax.grad(lagrangian)(learner.metric.params)
+
+    def _critic_through(self, phi: PyTree) -> Critic:
+        """The critic that sees Λ_φ^½ s."""
+        nothing = jnp.zeros(self.model.observation_size), jnp.zeros(self.critic.action_space.size)
+        return Seeing(self.critic, jnp.sqrt(self.settings.metric(phi, *nothing)))
 
     @override
     def metric_diagonal(self, learner: Learner, batch: Transitions) -> jax.Array:
