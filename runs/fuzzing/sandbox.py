@@ -113,8 +113,9 @@ class Sandbox:
                 return self._programs.get(key) or make()
             return self._programs.setdefault(key, make())
 
-        def trainer(env: Any, method: Any, settings: Any) -> Any:
-            return kept(repr((env.name, type(method), dict(settings.names))), lambda: Kept(env, method, settings))
+        def trainer(env: Any, method: Any, settings: Any, over: Any) -> Any:
+            named = repr((env.name, type(method), dict(settings.names), over.axes))
+            return kept(named, lambda: Kept(env, method, settings, over=over))
 
         def cell_trainer(cell: Any, common: Any = None) -> Any:
             return kept(repr((cell.names, cell.task.inputs)), lambda: KeptCell(cell, common))
