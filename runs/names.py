@@ -9,8 +9,8 @@ from mbrl_taskmet.runner.plotting import STYLES
 NAMES = {
     "mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
     "model_free": "model-free", "omd_code": "OMD, authors' code", "taskmet_exp": "TaskMet, exponential",
-    "taskmet_full": "TaskMet, full metric",
+    "taskmet_full": "TaskMet, full metric", "taskmet_shared": "TaskMet, shared metric",
 }  # fmt: skip
 """By the first part of a setting's name."""
-STYLE: dict[str, dict[str, Any]] = dict(zip(NAMES.values(), (*STYLES, STYLES[-1], STYLES[-1]), strict=True))
+STYLE: dict[str, dict[str, Any]] = dict(zip(NAMES.values(), (*STYLES, STYLES[-1], STYLES[-1], STYLES[-1]), strict=True))
 """By what it is called. Variants, of different experiments, share the last."""

@@ -1,0 +1,146 @@
+"""Where a metric pays: methods on tasks in which a model cannot be right about everything.
+
+`python -m runs.benchmark --only 'cartpole-oscillators-*'`; see `runs/experiment.py` for its flags. A task is an environment, a
+disturbance of 32 dimensions and a model size; every method has one setting for all tasks. A score is 0 for random actions and 1
+for soft Q-learning on true transitions (`model_free`), the mean over the last four evaluations or over training.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbrl_taskmet.rl.methods import METHODS
+from mbrl_taskmet.runner.plotting import save_both
+from mbrl_taskmet.runner.statistics import iqm, probability_of_improvement, standard_error, stratified_ci95
+from runs.experiment import Experiment, main
+from runs.names import NAMES, STYLE
+from runs.report import Results, final_returns, write_table
+from runs.setting import Setting
+
+ENVIRONMENTS = {"cartpole": "CartPole-v1"}
+DISTURBANCES = ("noise", "oscillators", "nonlinear", "companions", "projected")
+DISTRACTORS = 32
+UNITS = (16, 8, 32)
+LAST = 4
+"""Evaluations, of 20, that count as the end."""
+SHARED: dict[str, Any] = {"metric_shared": True, "metric_activation": "exp", "metric_floor": 0.05, "metric_lr": 0.01,
+                          "metric_warmup": 2000}  # fmt: skip
+"""The exponential metric of `runs.distractors`, shared; tried on seeds 300 to 302. The other methods have their defaults."""
+GIVEN: dict[str, dict[str, Any]] = {method: {"method": method} for method in METHODS}
+GIVEN["taskmet_shared"] = {"method": "taskmet", **SHARED}
+UPPER = "model_free"
+TASKS = tuple((name, disturbance, units) for name in ENVIRONMENTS for disturbance in DISTURBANCES for units in UNITS)
+
+
+def _name(environment: str, disturbance: str, units: int, method: str) -> str:
+    return "-".join([environment, disturbance, *([] if method == UPPER else [f"{units}units"]), method])
+
+
+@cache
+def random_return(environment: str) -> float:
+    """The mean return of random actions over 1000 episodes."""
+    import jax
+
+    from envs.make import make_environment
+    from mbrl_taskmet.rl.evaluation import evaluate
+
+    env = make_environment(environment)
+    return float(np.mean(evaluate(env, lambda key, seen: env.action_space.sample(key), jax.random.key(0), 1000)))
+
+
+def scores(results: Results, task: tuple[str, str, int], last: int | None) -> dict[str, np.ndarray]:
+    """The score of every seed (seeds,) by method; none for a task whose upper bound was not run."""
+    returns = {method: final_returns(results.get(_name(*task, method), []), last) for method in GIVEN}
+    if not len(returns[UPPER]):
+        return {}
+    low, high = random_return(ENVIRONMENTS[task[0]]), float(final_returns(results[_name(*task, UPPER)], last).mean())
+    return {method: (own - low) / (high - low) for method, own in returns.items() if len(own)}
+
+
+def draw(results: Results, output: Path, logdir: Path) -> None:
+    """Each task's scores by method, at the end and over training; a table of the returns, and one over all tasks."""
+    from matplotlib.figure import Figure
+
+    shown = [task for task in TASKS if scores(results, task, LAST)]
+    if not shown:
+        return
+    figure = Figure(figsize=(9, 2.2 + 2.2 * len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), 2, squeeze=False, sharex=True)
+    for row, task in zip(axes, shown, strict=True):
+        for axis, last, label in zip(row, (LAST, None), (f"last {LAST} evaluations", "mean over training"), strict=True):
+            _draw_task(axis, scores(results, task, last))
+            axis.set_title(f"{task[0]}, {task[1]}, {task[2]} units: {label}", fontsize="small")
+    for axis in axes[-1]:
+        axis.set_xlabel("score: seeds, interquartile mean, 95 % interval")
+    save_both(figure, output / "benchmark.png")
+    write_table(output / "returns.csv", list(_returns(results, shown)))
+    write_table(output / "methods.csv", list(_methods(results, shown)))
+
+
+def _draw_task(axis: Any, found: dict[str, np.ndarray]) -> None:
+    for place, (method, own) in enumerate(found.items()):
+        style = STYLE[NAMES[method]]
+        axis.plot(own, [place] * len(own), ".", color=style["color"], alpha=0.35)
+        if interval := stratified_ci95(iqm, own):
+            axis.plot(interval, [place, place], color=style["color"], linewidth=2)
+        axis.plot(iqm(own), place, marker=style["marker"], color=style["color"])
+    axis.set_yticks(range(len(found)), [NAMES[method] for method in found], fontsize="small")
+    axis.invert_yaxis()
+    axis.axvline(1, color="grey", linewidth=0.8)
+    axis.grid(alpha=0.3)
+
+
+def _returns(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[dict[str, str]]:
+    """A line a task and method: returns ± standard error (seeds), at the end and over training."""
+    for task in tasks:
+        for method in GIVEN:
+            rows = results.get(_name(*task, method), [])
+            if rows:
+                columns = {"end": final_returns(rows, LAST), "over training": final_returns(rows, None)}
+                yield {"task": f"{task[0]}, {task[1]}", "units": str(task[2]), "method": NAMES[method]} | {
+                    name: f"{own.mean():.0f} ± {standard_error(own):.0f} ({len(own)})" for name, own in columns.items()
+                }
+
+
+def _methods(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[dict[str, str]]:
+    """A line a method that has been run on all of these tasks: IQM of the scores, and the probability to beat MLE."""
+    every = [scores(results, task, LAST) for task in tasks]
+    for method in GIVEN:
+        if all(method in found and "mle" in found for found in every):
+            own, rival = (_stacked([found[name] for found in every]) for name in (method, "mle"))
+            low, high = stratified_ci95(iqm, own) or (np.nan, np.nan)
+            better = probability_of_improvement(own, rival)
+            yield {"method": NAMES[method], "tasks": str(len(every)), "seeds": str(len(own)), "IQM": f"{iqm(own):.2f}",
+                   "95 % interval": f"{low:.2f} to {high:.2f}",
+                   "P(better than MLE)": "" if method == "mle" else f"{better:.2f}"}  # fmt: skip
+
+
+def _stacked(columns: list[np.ndarray]) -> np.ndarray:
+    """(seeds, tasks), as many seeds as every task has."""
+    least = min(map(len, columns))
+    return np.stack([own[:least] for own in columns], axis=1)
+
+
+def _settings() -> Iterator[Setting]:
+    seen = set()
+    for environment, disturbance, units in TASKS:
+        for method, given in GIVEN.items():
+            name = _name(environment, disturbance, units, method)
+            size = {} if method == UPPER else {"model_hidden": units}
+            rival = None if method in ("mle", UPPER) else _name(environment, disturbance, units, "mle")
+            if name not in seen:
+                seen.add(name)
+                given = {**given, **size, "disturbance": disturbance, "eval_every": 2500}
+                yield Setting(name, ENVIRONMENTS[environment], DISTRACTORS, given, rival)
+
+
+EXPERIMENT = Experiment("benchmark", tuple(_settings()), draw, steps=50_000, seeds=8)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENT))
