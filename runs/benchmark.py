@@ -67,7 +67,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     """Each task's scores by method, at the end and over training; a table of the returns, and one over all tasks."""
     from matplotlib.figure import Figure
 
-    shown = [task for task in TASKS if scores(results, task, LAST)]
+    shown = [task for task in TASKS if "mle" in scores(results, task, LAST)]
     if not shown:
         return
     figure = Figure(figsize=(9, 2.2 + 2.2 * len(shown)), layout="constrained")
@@ -112,7 +112,7 @@ def _methods(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[di
     """A line a method that has been run on all of these tasks: IQM of the scores, and the probability to beat MLE."""
     every = [scores(results, task, LAST) for task in tasks]
     for method in GIVEN:
-        if all(method in found and "mle" in found for found in every):
+        if all(method in found for found in every):
             own, rival = (_stacked([found[name] for found in every]) for name in (method, "mle"))
             low, high = stratified_ci95(iqm, own) or (np.nan, np.nan)
             better = probability_of_improvement(own, rival)
