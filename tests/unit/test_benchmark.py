@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def rows(returns: list[float]) -> list[dict[str, Any]]:
 def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
     monkeypatch.setattr(benchmark, "random_return", lambda environment: 10.0)
     monkeypatch.setattr(benchmark, "LAST", 1)
+    monkeypatch.setattr(benchmark, "stratified_ci95", partial(benchmark.stratified_ci95, resamples=100))
     return {
         "cartpole-oscillators-model_free": rows([200.0, 220.0]),
         "cartpole-oscillators-16units-mle": rows([110.0, 60.0]),
