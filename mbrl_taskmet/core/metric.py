@@ -1,6 +1,6 @@
 """Λ_φ, the learned metric on predictions, and the loss it defines (TaskMet eq. 3 and section 3.3).
 
-    Λ ← A(φ)                       positive semi-definite: softplus or exp for scalar and diagonal, LLᵀ for full
+    Λ ← A(φ)                       positive semi-definite: softplus, exp or 2·sigmoid for scalar and diagonal, LLᵀ for full
     Λ ← Λ · √n / ‖diag Λ‖₂         if normalised, so that the diagonal has the identity's norm
     Λ ← f·I + (1 − f)·Λ            a floor f ∈ [0, 1): no direction is ever forgotten, so a metric cannot collapse
     and normalised again, which keeps the floor: the mixture's diagonal is at most √n long.
@@ -28,8 +28,9 @@ PyTree = Any
 _LEAST = 1e-12  # keeps the norm above 0 where every softplus underflows; its square is still a float32
 _ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
     "softplus": (jax.nn.softplus, 0.5413248546129181), "exp": (jnp.exp, 0.0),
+    "sigmoid": (lambda raw: 2 * jax.nn.sigmoid(raw), 0.0),
 }  # fmt: skip
-"""By name, and where each is 1: log(e − 1), 0."""
+"""By name, and where each is 1: log(e − 1), 0, 0."""
 
 
 def squared_norm(matrix: Float[Array, ...], error: Float[Array, " n"]) -> Float[Array, ""]:
@@ -176,10 +177,11 @@ class Weights(Metric):
     """A metric of positive weights.
 
     Under the activation exp a step multiplies a weight, as in the exponentiated gradient (Kivinen & Warmuth 1997), which
-    singles out few dimensions of many in fewer steps.
+    singles out few dimensions of many in fewer steps, down to a single one. Under sigmoid a weight is at most twice what it
+    starts with: it shuts dimensions out as fast, but none can outgrow the others that matter.
     """
 
-    activation: Literal["softplus", "exp"] = setting(
+    activation: Literal["softplus", "exp", "sigmoid"] = setting(
         "softplus", "what makes the weights of a scalar or diagonal metric positive", flag="metric_activation"
     )
 
@@ -226,7 +228,7 @@ class Diagonal(Weights):
 
     @override
     def check(self) -> None:
-        if self.origin == "published" and self.activation == "exp":
+        if self.origin == "published" and self.activation != "softplus":
             raise ConfigError("--metric-start published is a softplus's; give --metric-activation softplus or leave it out")
 
     @override

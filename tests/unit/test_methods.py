@@ -99,7 +99,7 @@ def test_taskmets_gradient_is_that_of_the_re_solved_trilevel_problem(
         assert relative_error(gradient, central_differences(outer, phi)) < 1e-6
 
 
-@pytest.mark.parametrize("activation", ["softplus", "exp"])
+@pytest.mark.parametrize("activation", ["softplus", "exp", "sigmoid"])
 def test_a_shared_metrics_gradient_is_that_of_the_problem_re_solved_with_the_targets_held(
     x64: None, activation: str, central_differences: Callable[..., PyTree], relative_error: Callable[..., float]
 ) -> None:
