@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import jax
 
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.training import Trainer
@@ -12,7 +14,10 @@ STEPS = 400
 """Updates or environment steps that a program repeats."""
 
 
-def trainer(given: dict[str, Any], *, seeds: int = 1, steps: int = 8000, eval_every: int = STEPS, **where: Any) -> Trainer:
+def trainer(
+    given: dict[str, Any], *, seeds: int = 1, steps: int = 8000, eval_every: int = STEPS,
+    devices: Sequence[jax.Device] | None = None, **where: Any,
+) -> Trainer:  # fmt: skip
     """The trainer of the settings `given`, by default on CartPole with 8 distractors; TaskMet's metric moves from the start."""
     from envs.make import make_environment
     from mbrl_taskmet.rl.make import make_method
@@ -24,7 +29,7 @@ def trainer(given: dict[str, Any], *, seeds: int = 1, steps: int = 8000, eval_ev
     config = Config(**{**sizes, **at_once, **given})
     env = make_environment(**{"name": "CartPole-v1", "distractors": 8, **where})
     settings = resolved(env, config)
-    return Trainer(env, make_method(env, settings), settings)
+    return Trainer(env, make_method(env, settings), settings, devices)
 
 
 def updates(given: dict[str, Any], **where: Any) -> Callable[[], None]:

@@ -83,9 +83,13 @@ class SingleRun:
 
     def advance(self, carry: Carry, start: jax.Array) -> tuple[Carry, Report]:
         """The steps from `start`, an int scalar, to the next evaluation, and that."""
-        length = self.settings.eval_every
-        carry, _ = jax.lax.scan(self._env_step, carry, start + jnp.arange(length, dtype=jnp.int32))
-        return carry, self._report(carry, start + length)
+        carry = self.steps(carry, start)
+        return carry, self._report(carry, start + self.settings.eval_every)
+
+    def steps(self, carry: Carry, start: jax.Array) -> Carry:
+        """The steps alone."""
+        carry, _ = jax.lax.scan(self._env_step, carry, start + jnp.arange(self.settings.eval_every, dtype=jnp.int32))
+        return carry
 
     def _env_step(self, carry: Carry, step: jax.Array) -> tuple[Carry, None]:
         settings = self.settings

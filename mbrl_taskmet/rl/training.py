@@ -163,7 +163,7 @@ class Trainer:
     def shapes(self) -> Carry:
         """A carry in shapes and types alone."""
         with jax.enable_x64(self.settings.x64):
-            return jax.tree.map(self._on_devices, jax.eval_shape(self._init, self.axis.to_devices(self.seeds), self.numbers))
+            return jax.tree.map(self._on_devices, jax.eval_shape(self._init, self.seeds[self.axis.runs], self.numbers))
 
     def run(self, carry: Carry, start: int = 0) -> Iterator[tuple[int, Carry, Report]]:
         """Chunk by chunk to the configured end: (environment steps done, carry, report without the padding).
