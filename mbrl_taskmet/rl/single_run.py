@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mbrl_taskmet.core.layout import Layout
 from mbrl_taskmet.rl import replay
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.evaluation import evaluate
@@ -87,15 +88,24 @@ class SingleRun:
         return carry, self._report(carry, start + self.settings.eval_every)
 
     def steps(self, carry: Carry, start: jax.Array) -> Carry:
-        """The steps alone."""
-        carry, _ = jax.lax.scan(self._env_step, carry, start + jnp.arange(self.settings.eval_every, dtype=jnp.int32))
-        return carry
+        """The steps alone. Between two of them what is learned is raveled: its many small arrays are handled as few."""
+        layouts = Learner._make(map(Layout, carry.learner))
 
-    def _env_step(self, carry: Carry, step: jax.Array) -> tuple[Carry, None]:
+        def env_step(carry: Carry, step: jax.Array) -> tuple[Carry, None]:
+            return self._env_step(carry, layouts, step), None
+
+        carry = carry._replace(learner=_ravel(layouts, carry.learner))
+        steps = start + jnp.arange(self.settings.eval_every, dtype=jnp.int32)
+        carry, _ = jax.lax.scan(env_step, carry, steps)
+        return carry._replace(learner=_unravel(layouts, carry.learner))
+
+    def _env_step(self, carry: Carry, layouts: Any, step: jax.Array) -> Carry:
+        """One step, of a carry whose learner is raveled."""
         settings = self.settings
+        learner = _unravel(layouts, carry.learner)
         act_key, env_key, sample_key, update_key = jax.random.split(jax.random.fold_in(carry.key, step), 4)
         blindly = step < settings.random_steps
-        action = self.method.act(carry.learner, act_key, carry.observation, explore=True, random=blindly)
+        action = self.method.act(learner, act_key, carry.observation, explore=True, random=blindly)
         env_state, result = self.env.step(env_key, carry.env_state, action)
         reward = settings.reward_scale * result.reward
         buffer = replay.add(
@@ -103,13 +113,15 @@ class SingleRun:
             result.next_observation, result.observation,
         )  # fmt: skip
         carry = carry._replace(env_state=env_state, observation=result.observation, replay=buffer)
-        learner = carry.learner.observe(result.next_observation)
+        moments = learner.observe(result.next_observation).moments
+        observed = carry.learner._replace(moments=layouts.moments.ravel(moments))
 
         def learn() -> Learner:
+            learner = _unravel(layouts, observed)  # here, for whatever enters a branch is made before it
             batch = replay.sample(buffer, sample_key, step + 1, settings.batch_size)
-            return self.method.update(learner, learner.normalized_batch(batch), step, update_key)
+            return _ravel(layouts, self.method.update(learner, learner.normalized_batch(batch), step, update_key))
 
-        return _keep_finite(carry, jax.lax.cond(~blindly, learn, lambda: learner), step), None
+        return _keep_finite(carry, jax.lax.cond(~blindly, learn, lambda: observed), step)
 
     def _report(self, carry: Carry, step: jax.Array) -> Report:
         learner = carry.learner
@@ -127,6 +139,16 @@ class SingleRun:
             failed_part=carry.failed_part,
             **jax.tree.map(lambda figure: jnp.mean(figure, axis=0), figures),
         )
+
+
+def _ravel(layouts: Any, learner: Learner) -> Learner:
+    """The learner, each part in few vectors; `layouts` has that of each."""
+    return Learner._make(layout.ravel(part) for layout, part in zip(layouts, learner, strict=True))
+
+
+def _unravel(layouts: Any, learner: Learner) -> Learner:
+    """The inverse of `_ravel`."""
+    return Learner._make(layout.unravel(part) for layout, part in zip(layouts, learner, strict=True))
 
 
 def _keep_finite(carry: Carry, learner: Learner, step: jax.Array) -> Carry:
