@@ -115,7 +115,7 @@ def _random(loop: Instruction) -> bool:
 
 def compiled(timed: Trainer, side_by_side: bool) -> str:
     """The optimised program of the environment steps between two evaluations, of one run or of runs side by side."""
-    run = SingleRun(timed.env, timed.method, timed.settings)
+    run = SingleRun(timed.env, timed.method, timed.settings, raveled=side_by_side)
 
     def one(carry: Carry, start: jax.Array) -> Carry:
         after = run.steps(jax.tree.map(lambda leaf: leaf[0], carry), start)

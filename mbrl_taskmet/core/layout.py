@@ -13,6 +13,21 @@ Vectors = dict[str, jax.Array]
 """One vector for each type of number, by the type's name."""
 
 
+class Unchanged:
+    """A layout that leaves trees as they are."""
+
+    def __init__(self, tree: PyTree):
+        del tree
+
+    def ravel(self, tree: PyTree) -> PyTree:
+        """The tree."""
+        return tree
+
+    def unravel(self, tree: PyTree) -> PyTree:
+        """The tree."""
+        return tree
+
+
 class Layout:
     """Where the numbers of trees like `tree` lie in vectors, one after the other. `tree` may be in shapes and types alone."""
 

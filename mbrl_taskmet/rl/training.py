@@ -204,9 +204,9 @@ class Trainer:
     def _run(self, numbers: dict[str, jax.Array]) -> SingleRun:
         """The run with these numbers, each a scalar."""
         if not numbers:
-            return SingleRun(self.env, self.method, self.settings)
+            return SingleRun(self.env, self.method, self.settings, self._vmapped)
         settings = with_numbers(self.settings, numbers)
-        return SingleRun(self.env, make_method(self.env, settings), settings)
+        return SingleRun(self.env, make_method(self.env, settings), settings, self._vmapped)
 
     def _init_runs(self, seeds: jax.Array, numbers: dict[str, jax.Array]) -> Carry:
         # one after the other: see `SoftQ.init`
