@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import jax
 
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.sweep import Sweep
@@ -14,14 +16,9 @@ STEPS = 400
 
 
 def trainer(
-    given: dict[str, Any],
-    *,
-    seeds: int = 1,
-    steps: int = 8000,
-    eval_every: int = STEPS,
-    sweep: Sweep | None = None,
-    **where: Any,
-) -> Trainer:
+    given: dict[str, Any], *, seeds: int = 1, steps: int = 8000, eval_every: int = STEPS, sweep: Sweep | None = None,
+    devices: Sequence[jax.Device] | None = None, **where: Any,
+) -> Trainer:  # fmt: skip
     """The trainer of the settings `given`, by default on CartPole with 8 distractors; TaskMet's metric moves from the start."""
     from envs.make import make_environment
     from mbrl_taskmet.rl.make import make_method
@@ -33,7 +30,7 @@ def trainer(
     config = Config(**{**sizes, **at_once, **given})
     env = make_environment(**{"name": "CartPole-v1", "distractors": 8, **where})
     over = grid_of(env, config, sweep or {})
-    return Trainer(env, make_method(env, over.settings[0]), over.settings[0], over=over)
+    return Trainer(env, make_method(env, over.settings[0]), over.settings[0], devices, over=over)
 
 
 def updates(given: dict[str, Any], **where: Any) -> Callable[[], None]:

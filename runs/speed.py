@@ -7,6 +7,8 @@
     seeds    8 seeds in one process on 2 cores against two processes of one seed, each on its own core
     start    seconds from the command to the first evaluation, without and with the persistent compilation cache
     continuous  soft actor-critic's updates on Pendulum-v1, a whole step, and the share of brax
+    kernels  kernels in an environment step's program, of one run and of 5 side by side, here and on an H100, for which it is
+             compiled without one where JAX' plugin for CUDA is installed
     decision the decision tasks' costly steps, on all cores
     memory   peak memory of 512 distractors, 10 seeds, 200 000 steps, against the prediction
 
@@ -146,6 +148,13 @@ def decision() -> dict[str, Any]:
     return json.loads(_output(_child("decision_child", cores(), None)))
 
 
+def kernels() -> dict[str, Any]:
+    """Kernels and their starts in one environment step; see `runs/kernels.py`."""
+    from runs.kernels import measure
+
+    return measure()
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "update": update,
     "loop": loop,
@@ -154,6 +163,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "continuous": continuous,
     "seeds": seeds,
     "start": start,
+    "kernels": kernels,
     "memory": memory,
     "decision": decision,
 }

@@ -186,17 +186,19 @@ class Minres(Iterative):
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:
         rounding, small = rounding_of(g), float(jnp.finfo(g.dtype).eps) ** 0.5
 
+        # What a loop hands on under another name is copied, and on an accelerator every copy is a kernel: so vectors that are
+        # handed on are two rows of one array, scalars are one vector, and v_old is the basis'.
         def step(i: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            u, (v_old, v), (w_old, w), (c_old, c), (s_old, s), beta, eta, size, basis = carry
+            u, v, basis, (w_old, w), (c_old, c, s_old, s, beta, eta, size) = carry
+            basis = basis.at[i].set(v)
             # Lanczos: the next orthonormal vector
             hv = operator(v)
             alpha = v @ hv
-            v_new = hv - alpha * v - beta * v_old
+            v_new = hv - alpha * v - beta * basis[i - 1]  # the last row, 0, where there is none: β is 0 as well
             beta_new = norm(v_new)
             # What may be rounding: H is `size` at least, and orthogonal vectors have no part in each other
-            basis = basis.at[i].set(jax.lax.stop_gradient(v))
             size = jnp.maximum(size, jax.lax.stop_gradient(jnp.maximum(jnp.abs(alpha), beta_new)))
-            overlap = jnp.max(jnp.abs(basis @ jax.lax.stop_gradient(v_new)))
+            overlap = jnp.max(jnp.abs(jax.lax.stop_gradient(basis) @ jax.lax.stop_gradient(v_new)))
             noise = jnp.maximum(rounding * size, jnp.minimum(100 * overlap, small * size))
             beta_new = jnp.where(beta_new <= noise, 0.0, beta_new)
             # Givens rotations: the tridiagonal matrix's QR decomposition, one column further
@@ -209,14 +211,15 @@ class Minres(Iterative):
             s_new = jnp.where(moves, safe_divide(beta_new, rho1), 1.0)  # H annihilates v: the residual stays
             w_new = safe_divide(v - rho3 * w_old - rho2 * w, rho1)
             u = u + c_new * eta * w_new
-            v_new = safe_divide(v_new, beta_new)
-            return u, (v, v_new), (w, w_new), (c, c_new), (s, s_new), beta_new, -s_new * eta, size, basis
+            scalars = jnp.stack([c, c_new, s, s_new, beta_new, -s_new * eta, size])
+            return u, safe_divide(v_new, beta_new), basis, jnp.stack([w, w_new]), scalars
 
-        zero, length, basis = jnp.zeros_like(g), norm(g), jnp.zeros((self.steps, g.size), g.dtype)
+        zero, length = jnp.zeros_like(g), norm(g)
         one, none = jnp.ones_like(length), jnp.zeros_like(length)
-        start = (zero, (zero, safe_divide(g, length)), (zero, zero), (one, one), (none, none), none, length, none, basis)
-        u, _, _, _, _, _, eta, _, _ = jax.lax.fori_loop(0, self.steps, step, start)
-        return u, jnp.abs(eta), self.steps
+        scalars = jnp.stack([one, one, none, none, none, length, none])
+        start = (zero, safe_divide(g, length), jnp.zeros((self.steps, g.size), g.dtype), jnp.stack([zero, zero]), scalars)
+        u, _, _, _, scalars = jax.lax.fori_loop(0, self.steps, step, start)
+        return u, jnp.abs(scalars[5]), self.steps
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class Trainer:
     def shapes(self) -> Carry:
         """A carry in shapes and types alone."""
         with jax.enable_x64(self.settings.x64):
-            return jax.tree.map(self._on_devices, jax.eval_shape(self._init, self.axis.to_devices(self.seeds), self.numbers))
+            return jax.tree.map(self._on_devices, jax.eval_shape(self._init, self.seeds[self.axis.runs], self.numbers))
 
     def run(self, carry: Carry, start: int = 0) -> Iterator[tuple[int, Carry, Report]]:
         """Chunk by chunk to the configured end: (environment steps done, carry, report without the padding).
@@ -205,9 +205,9 @@ class Trainer:
     def run_with(self, numbers: dict[str, jax.Array]) -> SingleRun:
         """The run with these numbers, each a scalar."""
         if not numbers:
-            return SingleRun(self.env, self.method, self.settings)
+            return SingleRun(self.env, self.method, self.settings, self._vmapped)
         settings = with_numbers(self.settings, numbers)
-        return SingleRun(self.env, make_method(self.env, settings), settings)
+        return SingleRun(self.env, make_method(self.env, settings), settings, self._vmapped)
 
     def _init_runs(self, seeds: jax.Array, numbers: dict[str, jax.Array]) -> Carry:
         # one after the other: see `SoftQ.init`

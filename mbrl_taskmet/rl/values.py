@@ -11,6 +11,16 @@ from jaxtyping import Array, Float
 from mbrl_taskmet.core.optimizers import Number
 
 
+def smaller_head(values: Float[Array, "heads *batch"]) -> Float[Array, "*batch"]:
+    """The smaller of two heads' values: (2, ...) → (...).
+
+    The derivative of `jnp.min` divides by the number of entries that equal the minimum. XLA may compute an entry twice, and
+    round it otherwise; then none does, and the derivative is NaN.
+    """
+    first, second = values
+    return jnp.where((first < second) | jnp.isnan(first), first, second)
+
+
 def soft_value(action_values: Float[Array, "*batch actions"], temperature: Number) -> Float[Array, "*batch"]:
     """V(s) = α log Σ_a exp(Q(s,a)/α) (paper eq. 9): (..., actions) → (...)."""
     return temperature * jax.nn.logsumexp(action_values / temperature, axis=-1)

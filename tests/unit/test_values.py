@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbrl_taskmet.rl.values import bellman_error, bellman_target, soft_value
+from mbrl_taskmet.rl.values import bellman_error, bellman_target, smaller_head, soft_value
 
 VALUES = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
 
@@ -45,3 +45,11 @@ def test_the_error_is_the_mean_over_the_batch_summed_over_heads_or_their_mean() 
     values, target = jnp.array([[1.0, 2.0], [0.0, 5.0]]), jnp.array([0.0, 3.0])
     assert bellman_error(values, target) == (1 + 1) / 2 + (0 + 4) / 2
     assert bellman_error(values, target, "mean") == ((1 + 1) / 2 + (0 + 4) / 2) / 2
+
+
+def test_the_smaller_head_and_a_derivative_that_compares_no_numbers_for_equality() -> None:
+    heads = jnp.array([[1.0, 5.0, jnp.nan, 0.0], [2.0, 3.0, 0.0, jnp.nan]])
+    np.testing.assert_array_equal(smaller_head(heads), [1.0, 3.0, jnp.nan, jnp.nan])
+    derivative = jax.grad(lambda heads: jnp.sum(smaller_head(heads)))
+    np.testing.assert_array_equal(derivative(heads[:, :2]), [[1.0, 0.0], [0.0, 1.0]])
+    assert not {"eq", "reduce_min", "div"} & {equation.primitive.name for equation in jax.make_jaxpr(derivative)(heads).eqns}

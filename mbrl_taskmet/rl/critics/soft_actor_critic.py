@@ -28,6 +28,7 @@ from mbrl_taskmet.core.settings import setting
 from mbrl_taskmet.rl.critics.base import Critic, CriticSettings
 from mbrl_taskmet.rl.replay import Transitions
 from mbrl_taskmet.rl.spaces import ActionSpace, Box
+from mbrl_taskmet.rl.values import smaller_head
 
 PyTree = Any
 
@@ -164,7 +165,7 @@ class SoftActorCritic(Critic):
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:  # fmt: skip
         """(E [α ℓ − min_k Q_ωk(s, a)], E −ℓ), scalars, over observations (batch, n). `key` is consumed."""
         action, log_prob = self.sample(actor, observation, key)
-        smaller = jnp.min(self.action_values(params, observation, action), axis=0)
+        smaller = smaller_head(self.action_values(params, observation, action))
         return jnp.mean(jnp.exp(log_temperature) * log_prob - smaller), -jnp.mean(log_prob)
 
     def bootstrap(self, state: SoftActorCriticState, key: jax.Array) -> SoftBootstrap:
@@ -193,7 +194,7 @@ class SoftActorCritic(Critic):
     def value(self, bootstrap: SoftBootstrap, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """V(s) of one drawn action: (..., n) → (...); differentiable in s through Q alone."""
         action, log_prob = self.sample(bootstrap.actor, jax.lax.stop_gradient(observation), bootstrap.key)
-        smaller = jnp.min(self.action_values(bootstrap.target_params, observation, action), axis=0)
+        smaller = smaller_head(self.action_values(bootstrap.target_params, observation, action))
         return smaller - jnp.exp(bootstrap.log_temperature) * log_prob
 
     def head_values(

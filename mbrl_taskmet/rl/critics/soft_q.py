@@ -18,7 +18,7 @@ from mbrl_taskmet.core.settings import setting
 from mbrl_taskmet.rl.critics.base import Critic, CriticSettings
 from mbrl_taskmet.rl.replay import Transitions
 from mbrl_taskmet.rl.spaces import ActionSpace, Discrete
-from mbrl_taskmet.rl.values import soft_value
+from mbrl_taskmet.rl.values import smaller_head, soft_value
 
 PyTree = Any
 
@@ -107,7 +107,7 @@ class SoftQ(Critic):
     ) -> tuple[Float[Array, "*batch m"], Float[Array, "*batch"]]:
         """a ~ softmax(min_k Q_ω̄k(s, ·)/α), one-hot, and −α log of its probability."""
         alpha = self.settings.temperature
-        smaller = jnp.min(self.action_values(bootstrap.target_params, jax.lax.stop_gradient(observation)), axis=0)
+        smaller = smaller_head(self.action_values(bootstrap.target_params, jax.lax.stop_gradient(observation)))
         log_policy = jax.nn.log_softmax(smaller / alpha)
         action = self.action_space.encode(jax.random.categorical(jax.random.fold_in(bootstrap.key, step), log_policy))
         return action, -alpha * jnp.sum(action * log_policy, axis=-1)
@@ -122,7 +122,7 @@ class SoftQ(Critic):
 
     def value(self, bootstrap: SoftQBootstrap, observation: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """V_ω̄(s), the soft value of the smaller head per action: (..., n) → (...)."""
-        return soft_value(jnp.min(self.action_values(bootstrap.target_params, observation), axis=0), self.settings.temperature)
+        return soft_value(smaller_head(self.action_values(bootstrap.target_params, observation)), self.settings.temperature)
 
     def head_values(
         self, params: PyTree, state: SoftQState, observation: Float[Array, "*batch n"]
