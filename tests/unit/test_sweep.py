@@ -60,7 +60,7 @@ def test_a_sweep_compiles_once_and_every_combination_is_what_it_is_alone(critic:
 @pytest.mark.parametrize(
     ("method", "critic"),
     [
-        pytest.param(method, critic, marks=() if (method, critic) == ("taskmet", "sac") else pytest.mark.slow)
+        pytest.param(method, critic, marks=() if (method, critic) == ("taskmet", "soft_q") else pytest.mark.slow)
         for method in METHODS
         for critic in ENVIRONMENTS
     ],

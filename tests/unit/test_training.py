@@ -140,10 +140,14 @@ def test_the_last_finite_state_of_a_failed_seed_is_kept(one_sick: tuple[Carry, l
     assert counts and set(map(int, counts)) == {int(reports[-1].failed_step[1]) - SIZES["random_steps"]}
 
 
-def test_an_update_that_is_not_finite_is_skipped_and_counted_and_the_next_one_is_not(one_sick: Any, healthy: Any) -> None:
+@pytest.fixture(scope="module")
+def patient() -> Trainer:
+    return make_trainer(Fragile(), seeds=3, skip_limit=10)
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted_and_the_next_one_is_not(patient: Trainer) -> None:
     """The reward of one step is NaN: one batch in five has it, and the limit of ten in a row is not met."""
-    trainer = make_trainer(Fragile(), seeds=3, skip_limit=10)
-    carry, reports = run(trainer, with_sick_seed(trainer, SICK))
+    carry, reports = run(patient, with_sick_seed(patient, SICK))
     skipped = int(reports[-1].skipped[1])
     assert 5 < skipped < 60 and list(reports[-1].skipped) == [0, skipped, 0] and list(reports[-1].failed_step) == [-1] * 3
     counts = [leaf for leaf in learned(carry, 1) if leaf.dtype == jnp.int32]  # Adam's, one per update
@@ -151,14 +155,11 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted_and_the_next_one_is
     assert rows_of(reports[-1], 300, 0, ("x", "y"), 1.0)[1]["train/skipped_updates"] == skipped
 
 
-def test_too_many_in_a_row_stop_a_run_at_the_first_of_them_and_the_operation_is_named() -> None:
-    trainer = make_trainer(Fragile(), seeds=2, skip_limit=10)
-    carry = with_sick_seed(trainer, SICK, ever=True)
-    for step, carry, report in trainer.run(carry):  # noqa: B007, B020
-        pass
-    failed = int(report.failed_step[1])
-    assert SICK < failed < SICK + 20 and report.skipped[1] >= 10 and report.failed_step[0] == -1
-    told = failed_operation(trainer, carry, 1, step)
+def test_too_many_in_a_row_stop_a_run_at_the_first_of_them_and_the_operation_is_named(patient: Trainer) -> None:
+    carry, reports = run(patient, with_sick_seed(patient, SICK, ever=True))
+    failed = int(reports[-1].failed_step[1])
+    assert SICK < failed < SICK + 20 and reports[-1].skipped[1] >= 10 and reports[-1].failed_step[0] == -1
+    told = failed_operation(patient, carry, 1, SIZES["steps"])
     assert re.fullmatch(r"first not a number: sub in reward_loss, .*base\.py:\d+", told)  # r̂ − r
 
 
