@@ -77,7 +77,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
             _draw_task(axis, scores(results, task, last))
             axis.set_title(f"{task[0]}, {task[1]}, {task[2]} units: {label}", fontsize="small")
     for axis in axes[-1]:
-        axis.set_xlabel("score: seeds, interquartile mean, 95 % interval")
+        axis.set_xlabel("score: IQM, 95 % interval")
     save_both(figure, output / "benchmark.png")
     write_table(output / "returns.csv", list(_returns(results, shown)))
     write_table(output / "methods.csv", list(_methods(results, shown)))
@@ -110,15 +110,25 @@ def _returns(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[di
 
 def _methods(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[dict[str, str]]:
     """A line a method that has been run on all of these tasks: IQM of the scores, and the probability to beat MLE."""
-    every = [scores(results, task, LAST) for task in tasks]
+    every = {
+        "end": [scores(results, task, LAST) for task in tasks],
+        "over training": [scores(results, task, None) for task in tasks],
+    }
     for method in GIVEN:
-        if all(method in found for found in every):
-            own, rival = (_stacked([found[name] for found in every]) for name in (method, "mle"))
-            low, high = stratified_ci95(iqm, own) or (np.nan, np.nan)
-            better = probability_of_improvement(own, rival)
-            yield {"method": NAMES[method], "tasks": str(len(every)), "seeds": str(len(own)), "IQM": f"{iqm(own):.2f}",
-                   "95 % interval": f"{low:.2f} to {high:.2f}",
-                   "P(better than MLE)": "" if method == "mle" else f"{better:.2f}"}  # fmt: skip
+        line = {"method": NAMES[method], "tasks": str(len(tasks))}
+        for label, found in every.items():
+            if all(method in own for own in found):
+                own, rival = (_stacked([columns[name] for columns in found]) for name in (method, "mle"))
+                low, high = stratified_ci95(iqm, own) or (np.nan, np.nan)
+                line |= {"seeds": str(len(own)), f"IQM, {label}": f"{iqm(own):.2f} ({low:.2f} to {high:.2f})"}
+                if method != "mle":
+                    line[f"P(better than MLE), {label}"] = f"{probability_of_improvement(own, rival):.2f}"
+        if "seeds" in line:
+            yield {name: line.get(name, "") for name in _COLUMNS}
+
+
+_COLUMNS = ("method", "tasks", "seeds", "IQM, end", "P(better than MLE), end", "IQM, over training",
+            "P(better than MLE), over training")  # fmt: skip
 
 
 def _stacked(columns: list[np.ndarray]) -> np.ndarray:
