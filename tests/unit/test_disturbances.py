@@ -281,6 +281,7 @@ def test_the_command_refuses_in_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_on_all_of_them_goes_on_from_its_checkpoint_as_without(tmp_path: Path) -> None:
     env = Projected(Companions(Nonlinear(Oscillators(Walk(), 2), 2), 5))
     sizes: dict[str, Any] = {"steps": 40, "eval_every": 20, "eval_episodes": 1, "random_steps": 8, "batch_size": 8}

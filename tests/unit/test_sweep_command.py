@@ -361,6 +361,7 @@ def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_block_whose_workers_are_lost_ends_as_if_nothing_had_happened_and_ends_no_other(
     tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
