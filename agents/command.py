@@ -66,7 +66,7 @@ def main(environment: str | None = None, argv: list[str] | None = None, suite: s
     """
     request = parse(environment, argv, suite)
     over = grid(request.config, request.sweep)
-    start_jax(min(len(over.seeds()), cores()))
+    start_jax(min(over.total, cores()))
 
     from envs.film import film_of
     from envs.make import environment_of

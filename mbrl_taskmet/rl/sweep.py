@@ -48,6 +48,11 @@ class Grid(NamedTuple):
         seeds = self.settings[0].seeds
         return slice(index * seeds, (index + 1) * seeds)
 
+    @property
+    def total(self) -> int:
+        """How many runs there are."""
+        return len(self.settings) * self.settings[0].seeds
+
     def per_run(self) -> dict[str, np.ndarray]:
         """`numbers` of every run, (K·S,), the S seeds of one combination after the other."""
         return {name: np.repeat(values, self.settings[0].seeds) for name, values in self.numbers.items()}

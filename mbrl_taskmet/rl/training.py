@@ -123,8 +123,8 @@ class Trainer:
             self.env = check_environment(env)
         self.method, self.settings = method, settings
         self.over = over = over or Grid((settings,), {})
+        self.axis = axis = RunAxis(over.total, devices)  # first, for it refuses more than any machine holds
         self.seeds = over.seeds()
-        self.axis = axis = RunAxis(len(self.seeds), devices)
         self._vmapped = not axis.on_cpu if vmapped is None else vmapped
         self._numbers = over.per_run()
         self._init = jax.jit(axis.sharded(self._init_runs), compiler_options=axis.compiler_options(0))
