@@ -27,6 +27,7 @@ from typing import Any
 from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.command import Parser, command
 from mbrl_taskmet.runner.records import read_json, write_json, write_text
+from runs.report import markdown
 
 RESULTS = Path("runs/results")
 COUNTS, DISTRACTORS = (1, 16, 64, 128, 1024), (8, 128)
@@ -220,8 +221,7 @@ def told(results: Found) -> str:
         text.append(f"\n## {name}\n\n{part['seconds']:.0f} s{state}.\n\n")
         columns = list(dict.fromkeys(key for found in part["found"] for key in found))
         if columns:
-            rows = [[_cell(found.get(key)) for key in columns] for found in part["found"]]
-            text += [f"| {' | '.join(row)} |\n" for row in [columns, ["---"] * len(columns), *rows]]
+            text.append(markdown([{key: _cell(found.get(key)) for key in columns} for found in part["found"]]))
     return "".join(text)
 
 

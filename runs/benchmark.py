@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from mbrl_taskmet.rl.methods import METHODS
-from mbrl_taskmet.runner.plotting import save_both
-from mbrl_taskmet.runner.statistics import iqm, probability_of_improvement, standard_error, stratified_ci95
+from mbrl_taskmet.runner.plotting import draw_seeds, save_both
+from mbrl_taskmet.runner.statistics import iqm, probability_of_improvement, stratified_ci95
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
-from runs.report import Results, final_returns, write_table
+from runs.report import Results, counted, final_returns, write_table
 from runs.setting import Setting
 
 ENVIRONMENTS = {"cartpole": "CartPole-v1"}
@@ -86,10 +86,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
 def _draw_task(axis: Any, found: dict[str, np.ndarray]) -> None:
     for place, (method, own) in enumerate(found.items()):
         style = STYLE[NAMES[method]]
-        axis.plot(own, [place] * len(own), ".", color=style["color"], alpha=0.35)
-        if interval := stratified_ci95(iqm, own):
-            axis.plot(interval, [place, place], color=style["color"], linewidth=2)
-        axis.plot(iqm(own), place, marker=style["marker"], color=style["color"])
+        draw_seeds(axis, place, own, iqm(own), stratified_ci95(iqm, own), style["color"], style["marker"])
     axis.set_yticks(range(len(found)), [NAMES[method] for method in found], fontsize="small")
     axis.invert_yaxis()
     axis.axvline(1, color="grey", linewidth=0.8)
@@ -104,7 +101,7 @@ def _returns(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[di
             if rows:
                 columns = {"end": final_returns(rows, LAST), "over training": final_returns(rows, None)}
                 yield {"task": f"{task[0]}, {task[1]}", "units": str(task[2]), "method": NAMES[method]} | {
-                    name: f"{own.mean():.0f} ± {standard_error(own):.0f} ({len(own)})" for name, own in columns.items()
+                    name: counted(own) for name, own in columns.items()
                 }
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from mbrl_taskmet.rl.methods import METHODS
 from mbrl_taskmet.runner.plotting import band, curve, draw_against, save_both, shared_legend
-from mbrl_taskmet.runner.statistics import standard_error
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
 from runs.report import (
@@ -21,6 +20,7 @@ from runs.report import (
     Rows,
     as_count,
     as_number,
+    counted,
     final_returns,
     read_csv,
     returns_against,
@@ -87,10 +87,7 @@ def _pendulum(results: Results) -> Iterator[dict[str, str]]:
         small = {f"{units} units": results.get(f"pendulum-units-{method}-{units}", []) for units in UNITS}
         returns = {name: final_returns(own, LAST) for name, own in {**early, **late, **small}.items()}
         if any(map(len, returns.values())):
-            yield {"method": NAMES[method]} | {
-                name: f"{own.mean():.0f} ± {standard_error(own):.0f} ({len(own)})" if len(own) else ""
-                for name, own in returns.items()
-            }
+            yield {"method": NAMES[method]} | {name: counted(own) for name, own in returns.items()}
 
 
 def _weights(results: Results) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:

@@ -245,12 +245,22 @@ def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
 
 
+def counted(values: np.ndarray) -> str:
+    """Mean ± standard error (seeds), in whole numbers; nothing for no values."""
+    return f"{values.mean():.0f} ± {standard_error(values):.0f} ({len(values)})" if len(values) else ""
+
+
 def write_table(path: Path, lines: list[dict[str, Any]]) -> None:
     """Write at least one line as a CSV file, and as Markdown beside it."""
     write_csv(path, lines)
+    write_text(path.with_suffix(".md"), markdown(lines))
+
+
+def markdown(lines: list[dict[str, Any]]) -> str:
+    """At least one line as a table of Markdown's."""
     rows = [list(lines[0]), *(line.values() for line in lines)]
     first, *text = ("| " + " | ".join(map(str, row)) + " |\n" for row in rows)
-    write_text(path.with_suffix(".md"), first + "|---" * len(lines[0]) + "|\n" + "".join(text))
+    return first + "|---" * len(lines[0]) + "|\n" + "".join(text)
 
 
 def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -126,12 +126,13 @@ def _train(
     check_manner(share, say)
     trainer = Trainer(env, make_method(env, settings), settings, over=over)
     least = check_start(trainer)
-    with own(directory, _config(settings, over.axes), go_on) as place:
+    with own(directory, to_json(settings.names, over.axes) | environment(), go_on) as place:
         if place.began:
             check_extends(directory, over)
-        name, runs = settings.names["method"], f"{settings.seeds} seed(s), {settings.steps} steps"
+        title = f"{settings.names['method']} on {env.name}"
         settings_of = f"{len(over.settings)} settings of " if over.numbers else ""
-        say(f"{directory}: {settings_of}{name} on {env.name}, {runs}, needs about {gigabytes(least)}")
+        say(f"{directory}: {settings_of}{title}, {settings.seeds} seed(s), {settings.steps} steps, "
+            f"needs about {gigabytes(least)}")  # fmt: skip
         done = drive(_Job(trainer, debug_nans), place, share=share, begin_record=partial(_write_configs, directory, over))
         learners = trainer.axis.to_host(done.carry.learner)
         outcomes = {}
@@ -142,24 +143,22 @@ def _train(
             learner = _part(learners, over.runs(index))
             outcomes[folder] = Outcome(summary, rows, own_settings, make_method(env, own_settings), learner)
             with drawing(directory, go_on):
-                plot_run(rows, env.state_names, f"{name} on {env.name}", directory / folder / "curves.png")
+                plot_run(rows, env.state_names, title, directory / folder / "curves.png")
         if over.numbers:
-            write_json(directory / "summary.json", summarize_sweep({f: o.summary for f, o in outcomes.items()}))
+            summaries = {folder: outcome.summary for folder, outcome in outcomes.items()}
+            write_json(directory / "summary.json", summarize_sweep(summaries))
             with drawing(directory, go_on):
-                plot_sweep({f: o.summary for f, o in outcomes.items()}, f"{name} on {env.name}", directory / "sweep.png")
+                plot_sweep(summaries, title, directory / "sweep.png")
     return outcomes
 
 
 def _write_configs(directory: Path, over: Grid) -> None:
     """`config.json` of the directory and of every combination's folder."""
-    for folder, settings in zip(over.folders, over.settings, strict=True):
+    configs = {folder: to_json(settings.names) for folder, settings in zip(over.folders, over.settings, strict=True)}
+    made = environment()
+    for folder, config in {**configs, ".": to_json(over.settings[0].names, over.axes)}.items():
         (directory / folder).mkdir(exist_ok=True)
-        write_json(directory / folder / "config.json", _config(settings, {}))
-    write_json(directory / "config.json", _config(over.settings[0], over.axes))
-
-
-def _config(settings: Settings, axes: dict[str, list[Any]]) -> dict[str, Any]:
-    return to_json(settings.names, axes) | environment()
+        write_json(directory / folder / "config.json", config | made)
 
 
 def restored(env: Environment, directory: Path, with_replay: bool = True) -> tuple[Settings, Method, int, Carry]:

@@ -71,15 +71,23 @@ def plot_sweep(summaries: Mapping[str, Mapping[str, Any]], title: str, path: Pat
     axis = figure.subplots()
     for place, summary in enumerate(summaries.values()):
         known = [value for value in summary["final_return"] if value is not None]
-        axis.plot(known, [place] * len(known), ".", color="grey", alpha=0.5)
-        if summary["ci95"]:
-            axis.plot(summary["ci95"], [place, place], color="C0", linewidth=2)
         if known:
-            axis.plot(summary["mean"], place, "o", color="C0")
+            draw_seeds(axis, place, known, summary["mean"], summary["ci95"], "C0")
     axis.set_yticks(range(len(summaries)), [name.replace(",", "  ") for name in summaries])
     axis.set(title=title, xlabel="final return: seeds, mean, 95 % interval", ylim=(len(summaries) - 0.5, -0.5))
     axis.grid(alpha=0.3)
     save(figure, path)
+
+
+def draw_seeds(
+    axis: Any, place: int, values: Sequence[float] | np.ndarray, center: float, interval: Sequence[float] | None, color: str,
+    marker: Any = "o",
+) -> None:  # fmt: skip
+    """A row at the height `place`: the values of seeds, and their center with its interval."""
+    axis.plot(values, [place] * len(values), ".", color=color, alpha=0.35)
+    if interval:
+        axis.plot(interval, [place, place], color=color, linewidth=2)
+    axis.plot(center, place, marker=marker, color=color)
 
 
 def plot_groups(groups: dict[str, Rows], path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mbrl_taskmet.runner.records import read_rows
+from tests.records import timeless
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 psutil = pytest.importorskip("psutil")
@@ -25,7 +26,6 @@ settings: {method: mle, distractors: 2, steps: 60000, eval-every: 100, eval-epis
 grid: {model_lr: [1e-3, 3e-3]}
 seeds: 4
 """
-TIMES = ("wall_time", "wall_seconds", "time/steps_per_second")
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -91,10 +91,7 @@ def wait_until(true: Callable[[], Any], process: subprocess.Popen[str], seconds:
 
 def records(logs: Path) -> dict[str, list[dict[str, Any]]]:
     return {
-        str(path.parent.relative_to(logs)): [
-            {name: value for name, value in row.items() if name not in TIMES} for row in read_rows(path.parent)
-        ]
-        for path in sorted(logs.glob("*/*/metrics.jsonl"))
+        str(path.parent.relative_to(logs)): timeless(read_rows(path.parent)) for path in sorted(logs.glob("*/*/metrics.jsonl"))
     }
 
 

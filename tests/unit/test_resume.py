@@ -27,13 +27,13 @@ from mbrl_taskmet import Config, ConfigError
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.training import Carry, Trainer
 from mbrl_taskmet.runner.checkpoint import Checkpoints
+from tests.records import timeless
 
 MLE = ["--method", "mle", "--eval-every", "50", "--eval-episodes", "1", "--random-steps", "64", "--batch-size", "32"]
 STEPS, SHORT = 4000, 500
 # as in test_run_files.py, so that the compilation is found in the cache
 TASKMET = ["--distractors", "2", "--seeds", "2", "--seed", "3", "--steps", "1000", "--eval-every", "100", "--eval-episodes",
            "2", "--random-steps", "64", "--batch-size", "32", "--metric-warmup", "100"]  # fmt: skip
-TIMES = ("wall_time", "wall_seconds", "time/steps_per_second")
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -112,19 +112,18 @@ def assert_same_run(one: Path, other: Path) -> None:
     for name in left:
         assert left[name].dtype == right[name].dtype, name
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)
-    assert timeless(one) == timeless(other)
+    assert metrics(one) == metrics(other)
     summaries = [json.loads((directory / "summary.json").read_text()) for directory in (one, other)]
     assert summaries[0]["final_return"] == summaries[1]["final_return"]
 
 
-def timeless(directory: Path) -> list[dict[str, Any]]:
+def metrics(directory: Path) -> list[dict[str, Any]]:
     """The metrics without what a clock says."""
-    rows = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+    return timeless([json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()])
 
 
 def test_an_uninterrupted_run_has_one_line_per_evaluation(uninterrupted: Path) -> None:
-    assert [row["step"] for row in timeless(uninterrupted)] == list(range(50, STEPS + 1, 50))
+    assert [row["step"] for row in metrics(uninterrupted)] == list(range(50, STEPS + 1, 50))
 
 
 def test_killed_three_times_at_random_moments_a_run_ends_as_if_it_had_not_been(

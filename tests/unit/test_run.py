@@ -19,15 +19,11 @@ from mbrl_taskmet.rl import format_1
 from mbrl_taskmet.runner.agent import restored
 from mbrl_taskmet.runner.records import read_rows
 from mbrl_taskmet.runner.signals import Stopped
+from tests.records import timeless
 
 SIZES: dict[str, Any] = {
     "method": "mle", "steps": 200, "eval_every": 100, "eval_episodes": 1, "random_steps": 64, "batch_size": 32,
 }  # fmt: skip
-TIMES = ("wall_time", "wall_seconds", "time/steps_per_second")
-
-
-def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
 @pytest.fixture(scope="module")

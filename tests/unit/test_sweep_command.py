@@ -29,6 +29,7 @@ from runs.sweeping.engines import Ask, Engine, Order, processes
 from runs.sweeping.grid import Grid, read_grid
 from runs.sweeping.status import failure_of, status, write_plan
 from runs.sweeping.worker import train_block
+from tests.records import timeless
 
 TINY = {"env": "Walk", "method": "mle", "steps": 1500, "eval_every": 50, "eval_episodes": 1, "random_steps": 64,
         "batch_size": 32}  # fmt: skip
@@ -36,7 +37,6 @@ TABLE = """settings: {env: Walk, steps: 2000}
 grid: {method: [mle, taskmet], metric_lr: [0.1]}
 seeds: 3
 """
-TIMES = ("wall_time", "wall_seconds", "time/steps_per_second")
 
 
 def grid(tmp_path: Path, text: str) -> Grid:
@@ -355,10 +355,6 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "jax_cache"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-
-
-def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 @pytest.mark.slow

@@ -15,16 +15,12 @@ from mbrl_taskmet import Config, ConfigError, run, run_sweep
 from mbrl_taskmet.rl.sweep import read_sweep
 from mbrl_taskmet.runner.agent import Outcome, restored
 from mbrl_taskmet.runner.records import read_rows
+from tests.records import timeless
 
 SIZES: dict[str, Any] = {"method": "mle", "steps": 200, "eval_every": 100, "eval_episodes": 1, "random_steps": 64,
                          "batch_size": 32, "seeds": 2, "seed": 3}  # fmt: skip
 SWEEP = {"model_lr": [1e-3, 1e-2]}
-TIMES = ("wall_time", "wall_seconds", "time/steps_per_second")
 FLAGS = ["--method", "mle", "--steps", "200", "--eval-every", "100", "--random-steps", "64", "--batch-size", "32"]
-
-
-def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
 @pytest.fixture(scope="module")
