@@ -34,7 +34,13 @@ COUNTS = (0, 8, 32, 128)
 UNITS = (4, 8)
 FEW = ("model_free", "mle", "omd", "taskmet")
 """What is run on brax."""
-BODIES: dict[str, dict[str, Any]] = {"inverted_pendulum": {"backend": "generalized"}, "reacher": {}, "hopper": {}}
+SLOWER: dict[str, Any] = {"critic_lr": 3e-4, "actor_lr": 3e-4, "temperature_lr": 3e-4}
+"""Chosen on seeds 100 and 101 with true transitions. With the default's 1e-3, chosen on Pendulum, returns rise less or fall."""
+BODIES: dict[str, dict[str, Any]] = {
+    "inverted_pendulum": {"backend": "generalized"},
+    "reacher": {**SLOWER, "discount": 0.95, "reward_scale": 5.0},
+    "hopper": {},
+}
 """brax' environments with few joints. Under 'spring' the pole swings by itself; no agent learned to hold it in 15k steps."""
 BODIES_COUNTS = (0, 16)
 CHEETAH_UNITS = (64, 256)
@@ -171,7 +177,7 @@ EXPERIMENT = Experiment(
             for method in FEW
         ),
         *(
-            _setting("halfcheetah", method, units, "halfcheetah", suite="brax", **_small(method, units))
+            _setting("halfcheetah", method, units, "halfcheetah", suite="brax", **SLOWER, **_small(method, units))
             for units in CHEETAH_UNITS
             for method in FEW
             if method != "model_free" or units == CHEETAH_UNITS[0]

@@ -77,6 +77,7 @@ COMMAND_LINES: list[tuple[str, str]] = [
     ("--batch-size 512 --random-steps 100", "--batch-size 512 is more than the --random-steps 100"),
     ("--method mle --metric full", "--metric full does nothing for --method mle; leave it out, or use --method taskmet"),
     ("--method omd --l1 0.1", "--l1 0.1 does nothing for --method omd; leave it out"),
+    ("--metric-until 5000", "--metric-until 5000 is not after --metric-warmup 5000, so the metric would never move; give more"),
     ("--metric scalar --normalize", "--metric scalar is 1 for ever under --normalize; add --no-normalize"),
     (f"--name {'n' * 300}", "give another --name"),
 ]  # fmt: skip

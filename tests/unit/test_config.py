@@ -322,7 +322,7 @@ def test_none_counts_as_not_given() -> None:
     assert Config(method="mle", metric_floor=None).resolve() == Config(method="mle").resolve()
 
 
-FULL = Config(metric_input="state", solver="cg", critic_solver="cg").resolve().names
+FULL = Config(metric_input="state", metric_until=6000, solver="cg", critic_solver="cg").resolve().names
 OWN = {method: {option.name for option in options(record)} for method, record in METHODS.items()}
 USELESS = [(method, name) for method in METHODS for name in sorted(OWN["taskmet"] & FULL.keys() - OWN[method])]
 

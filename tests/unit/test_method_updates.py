@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from mbrl_taskmet.core.linear_solve import Dense, Identity
 from mbrl_taskmet.rl.methods import Learner, Method
@@ -247,9 +248,12 @@ def test_model_free_trains_the_critic_on_the_data_and_has_no_model(x64: None) ->
     assert residual(method, new, batch, 1) is None
 
 
-def test_taskmets_metric_waits_for_the_warm_up_and_moves_at_every_so_many_steps() -> None:
+@pytest.mark.parametrize("until", [None, 9])
+def test_taskmets_metric_moves_between_two_steps_at_every_so_many(until: int | None) -> None:
     metric = make_metric(normalize=False)
-    method = make(TaskMetSettings(metric=metric, metric_lr=LR, metric_lr_decay=0, metric_warmup=4, metric_every=3))
+    method = make(
+        TaskMetSettings(metric=metric, metric_lr=LR, metric_lr_decay=0, metric_warmup=4, metric_until=until, metric_every=3)
+    )
     learner, (_, batch) = method.init(jax.random.key(0)), start(method)
     compiled, metrics, moved = jax.jit(method.update), learner.metric, []
     for step in range(10):
@@ -257,6 +261,6 @@ def test_taskmets_metric_waits_for_the_warm_up_and_moves_at_every_so_many_steps(
         same = jax.tree.map(lambda a, b: bool(jnp.all(a == b)), learner.metric, metrics)
         if not all(jax.tree.leaves(same)):  # the optimiser's state is left alone as well
             moved.append(step)
-        assert jnp.isfinite(residual(method, learner, batch, step)) == (step > 4)  # after the warm-up
+        assert jnp.isfinite(residual(method, learner, batch, step)) == (4 < step <= (until or step))
         metrics = learner.metric
-    assert moved == [6, 9]
+    assert moved == ([6] if until else [6, 9])

@@ -54,6 +54,7 @@ class TaskMetSettings(ThroughCritic):
     metric_lr: float = setting(3e-3, "metric's Adam learning rate, per update, at the start", above=0)
     metric_lr_decay: int = setting(1000, "updates k₀ of its schedule lr/√(1 + k/k₀); 0: constant", low=0, before=0)
     metric_warmup: int = setting(5000, "environment steps before the metric moves", low=0, traced=True)
+    metric_until: int | None = setting(None, "environment step from which the metric rests; it never does by default", low=0)
     metric_every: int = setting(4, "environment steps between two steps of the metric", low=1, traced=True)
     l1: float = setting(0.0, "coefficient of the metric's L1 penalty", low=0)
     l1_reduction: Literal["mean", "sum"] = setting("mean", "L1 penalty over the batch")
@@ -66,6 +67,9 @@ class TaskMetSettings(ThroughCritic):
         """Raise ConfigError if two settings contradict each other."""
         if self.metric_shared and not (isinstance(self.metric, Diagonal) and type(self.metric.input) is Unconditional):
             raise ConfigError("--metric-shared takes one diagonal metric for all states; leave out --metric and --metric-input")
+        if self.metric_until is not None and self.metric_until <= self.metric_warmup:
+            raise ConfigError(f"--metric-until {self.metric_until} is not after --metric-warmup {self.metric_warmup}, so the "
+                              "metric would never move; give more")  # fmt: skip
 
     @property
     def metric_optimizer(self) -> optax.GradientTransformation:
@@ -98,14 +102,18 @@ class TaskMet(Method):
         learner = self.fit_model(learner, batch, lambda dynamics: self.loss(dynamics, learner.metric.params, batch))
         learner = self.fit_critic(learner, batch, critic_key)
         # The same for all seeds, so under `vmap` this stays a branch and a skipped solve costs nothing.
-        due = (step >= self.settings.metric_warmup) & (step % self.settings.metric_every == 0)
+        due = self._moves(step) & (step % self.settings.metric_every == 0)
         metric = jax.lax.cond(due, lambda: self._step_metric(learner, batch, metric_key), lambda: learner.metric)
         return learner._replace(metric=metric)
 
     @override
     def residual(self, learner: Learner, batch: Transitions, step: jax.Array, key: jax.Array) -> Float[Array, ""]:
         _, solved = self.metric_gradient(learner, batch, key)
-        return jnp.where(step > self.settings.metric_warmup, solved.residual, jnp.nan)
+        return jnp.where(self._moves(step - 1), solved.residual, jnp.nan)
+
+    def _moves(self, step: jax.Array) -> jax.Array:
+        begun, until = step >= self.settings.metric_warmup, self.settings.metric_until
+        return begun if until is None else begun & (step < until)
 
     def loss(self, dynamics: PyTree, metric_params: PyTree, batch: Transitions) -> jax.Array:
         """L_pred(θ, φ) of the next observation (eq. 3)."""
