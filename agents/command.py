@@ -15,6 +15,7 @@ from mbrl_taskmet.rl.suites import SUITES
 from mbrl_taskmet.rl.sweep import Sweep, grid, read_sweep
 from mbrl_taskmet.runner.command import Parser, command, cores, module, start_jax
 from mbrl_taskmet.runner.rundir import (
+    CHECKPOINT_SHARE,
     check_code,
     check_same,
     check_same_sweep,
@@ -114,8 +115,8 @@ def parse(environment: str | None, argv: list[str] | None, suite: str = "gymnax"
     parser.add_argument(
         "--film", action="store_true", help="draw an episode of the first seed's policy: film.gif, or film.html"
     )
-    parser.add_argument("--checkpoint-share", type=float, default=0.03, metavar="X",
-                        help="largest part of the run's time spent writing checkpoints, 0 to 1 (default: 0.03)")  # fmt: skip
+    parser.add_argument("--checkpoint-share", type=float, default=CHECKPOINT_SHARE, metavar="X",
+                        help="most of the run's time spent on checkpoints, 0 to 1 (default: %(default)s)")  # fmt: skip
     parser.add_argument("--debug-nans", action="store_true", help="repeat an update at which a run stopped learning, to name "
                         "the operation that was not finite")  # fmt: skip
     parser.add_argument("--from-config", metavar="FILE", help="start with the settings of another run, whose config.json "

@@ -16,6 +16,7 @@ from mbrl_taskmet.core.settings import ConfigError, shown
 from mbrl_taskmet.runner.loop import Chunk, Place, Records, as_path, check_manner, drive, own
 from mbrl_taskmet.runner.plotting import drawing
 from mbrl_taskmet.runner.records import Layout, write_arrays, write_json
+from mbrl_taskmet.runner.rundir import CHECKPOINT_SHARE
 
 COLUMNS = ("validation/score", "validation/value", "validation/mse", "train/task_loss", "solver/residual", "best_iteration",
            "wall_time", "wall_seconds")  # fmt: skip
@@ -26,7 +27,7 @@ def run(
     cells: CellSettings | Iterable[CellSettings],
     directory: Path | str,
     *,
-    checkpoint_share: float = 0.03,
+    checkpoint_share: float = CHECKPOINT_SHARE,
     go_on: str = "call run with the same arguments",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Tables:

@@ -28,7 +28,7 @@ from mbrl_taskmet.runner.loop import Chunk, Records, as_path, check_manner, driv
 from mbrl_taskmet.runner.memory import check_memory, check_start, gigabytes, required_bytes
 from mbrl_taskmet.runner.plotting import drawing, plot_run, plot_sweep
 from mbrl_taskmet.runner.records import TEXTS, Layout, Row, write_json
-from mbrl_taskmet.runner.rundir import check_same, check_same_sweep, saved_settings, saved_sweep, to_json
+from mbrl_taskmet.runner.rundir import CHECKPOINT_SHARE, check_same, check_same_sweep, saved_settings, saved_sweep, to_json
 from mbrl_taskmet.runner.versions import environment
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def run(
     config: Config | Settings,
     directory: Path | str,
     *,
-    checkpoint_share: float = 0.03,
+    checkpoint_share: float = CHECKPOINT_SHARE,
     debug_nans: bool = False,
     go_on: str = "call run with the same arguments",
     say: Callable[[str], None] = lambda sentence: None,
@@ -88,7 +88,7 @@ def run_sweep(
     directory: Path | str,
     sweep: Sweep,
     *,
-    checkpoint_share: float = 0.03,
+    checkpoint_share: float = CHECKPOINT_SHARE,
     debug_nans: bool = False,
     go_on: str = "call run_sweep with the same arguments",
     say: Callable[[str], None] = lambda sentence: None,

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from mbrl_taskmet.core.run_axis import RunAxis
 from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.runner.rundir import CHECKPOINT_SHARE
 from mbrl_taskmet.runner.snapshots import Arrays, PyTree, Snapshots, read, with_checksum, writing
 
 Ring = dict[str, jax.Array]
@@ -66,7 +67,7 @@ class Checkpoints:
         keep: how many are kept.
     """
 
-    def __init__(self, directory: Path, trainer: Trainer, share: float = 0.03, keep: int = 3):
+    def __init__(self, directory: Path, trainer: Trainer, share: float = CHECKPOINT_SHARE, keep: int = 3):
         import orbax.checkpoint as ocp
 
         self._trainer, self._share = trainer, share

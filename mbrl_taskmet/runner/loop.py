@@ -14,7 +14,7 @@ from mbrl_taskmet.core.settings import ConfigError, shown
 from mbrl_taskmet.runner.checkpoint import Checkpoints, Trainer
 from mbrl_taskmet.runner.claim import claimed
 from mbrl_taskmet.runner.records import Layout, Recorder, Row, read_rows, rows_until
-from mbrl_taskmet.runner.rundir import has_checkpoint
+from mbrl_taskmet.runner.rundir import CHECKPOINT_SHARE, has_checkpoint
 from mbrl_taskmet.runner.signals import Stopped, StopSignal
 
 Records = dict[str, list[Row]]
@@ -133,7 +133,7 @@ def check_manner(checkpoint_share: Any, say: Any) -> None:
 
 
 def drive(
-    job: Job, place: Place, folder: str = ".", share: float = 0.03, begin_record: Callable[[], None] = lambda: None
+    job: Job, place: Place, folder: str = ".", share: float = CHECKPOINT_SHARE, begin_record: Callable[[], None] = lambda: None
 ) -> Driven:
     """Train a job to its end, from its last checkpoint if there is one.
 

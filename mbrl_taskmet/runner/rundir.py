@@ -12,6 +12,8 @@ from mbrl_taskmet.runner.records import read_json
 T = TypeVar("T")
 FORMAT = 2
 """Raised when the files of a run change their meaning."""
+CHECKPOINT_SHARE = 0.02
+"""The largest part of a run's time that checkpoints take by default: with the record they stay under 3 %."""
 
 
 def to_json(names: Mapping[str, Any], sweep: Mapping[str, list[Any]] | None = None) -> dict[str, Any]:
