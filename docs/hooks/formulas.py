@@ -21,5 +21,5 @@ def _drawn(formula: re.Match[str]) -> str:
     from latex2mathml.converter import convert
 
     if formula["line"]:
-        return convert(formula["line"])
+        return f"<span>{convert(formula['line'])}</span>"  # which Markdown keeps in its paragraph
     return f'<div class="formula">{convert(" ".join(formula["block"].split()), display="block")}</div>'

@@ -23,19 +23,20 @@ _pages: dict[Path, str] = {}
 
 def on_config(config: Any) -> Any:
     """An entry of the navigation that names a folder becomes its `README.md` and those of the folders in it."""
-    docs = Path(config["docs_dir"])
-    for entry in config["nav"] or []:
-        for title, target in entry.items() if isinstance(entry, dict) else ():
-            if isinstance(target, str) and target.endswith("/"):
-                entry[title] = folder_pages(docs, target)
+    entries = [(title, target) for entry in config["nav"] or [] for title, target in entry.items()]
+    folders = [target for _, target in entries if isinstance(target, str) and target.endswith("/")]
+    found = {folder: folder_pages(Path(config["docs_dir"]), folder, folders) for folder in folders}
+    config["nav"] = [{title: found.get(str(target), target)} for title, target in entries if found.get(str(target), True)]
     return config
 
 
-def folder_pages(docs: Path, folder: str) -> list[str]:
-    """A folder's pages for the navigation: its own first, then the others of it, then one for each folder in it."""
+def folder_pages(docs: Path, folder: str, others: list[str]) -> list[str]:
+    """A folder's pages for the navigation: its own, `README.md` first, then that of each folder in it but `others`."""
     own = sorted((docs / folder).glob("*.md"), key=lambda path: (path.name != "README.md", path.name))
-    below = sorted((docs / folder).glob("*/README.md"))
-    return [path.relative_to(docs).as_posix() for path in (*own, *below)]
+    pages = [path.relative_to(docs).as_posix() for path in (*own, *sorted((docs / folder).glob("*/README.md")))]
+    return [
+        page for page in pages if not any(page.startswith(other) for other in others if other != folder and folder in other)
+    ]
 
 
 def on_files(files: Any, config: Any) -> Any:

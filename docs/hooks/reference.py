@@ -86,8 +86,18 @@ def _row(found: list[Any]) -> str:
     name, choices = found[0].name, found[0].choices
     meaning = "; ".join(dict.fromkeys(option.field.metadata["help"] for option in found))
     meaning += f": {', '.join(f'`{choice}`' for choice in choices)}" if choices else ""
-    owners = dict.fromkeys(option.where[-1][1] for option in found if option.where and option.where[-1][0] != "suite")
-    return f"| `{flag(name)}` | {_default(found)} | {meaning.replace('|', '/')} | {', '.join(f'`{o}`' for o in owners)} |"
+    return f"| `{flag(name)}` | {_default(found)} | {meaning.replace('|', '/')} | {_owners(found)} |"
+
+
+def _owners(found: list[Any]) -> str:
+    """Under which choices a setting may be given; nothing where always."""
+    from mbrl_taskmet.rl.methods import METHODS
+
+    owners = list(dict.fromkeys(option.where[-1][1] for option in found if option.where and option.where[-1][0] != "suite"))
+    others = [name for name in METHODS if name not in owners]
+    if owners and owners[0] in METHODS and len(others) == 1:
+        return f"all but `{others[0]}`"
+    return ", ".join(f"`{owner}`" for owner in owners)
 
 
 def _default(found: list[Any]) -> str:
