@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
 from agents.command import parse
 from envs.make import DISTURBANCES, ENVIRONMENTS
@@ -73,3 +75,24 @@ def test_a_command_on_a_page_is_understood(agent: str, arguments: str, tmp_path:
         return
     environment, suite = ("CartPole-v1", "gymnax") if agent == "cartpole" else (None, agent)
     assert parse(environment, [*shlex.split(arguments), "--logdir", str(tmp_path)], suite).config.resolve()
+
+
+TOUR = ROOT / "examples" / "tour.ipynb"
+
+
+def test_the_notebook_is_as_it_was_run() -> None:
+    book = nbformat.read(TOUR, as_version=4)
+    nbformat.validate(book)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert len(book.cells) == 10 and [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    texts = [str(output.get("text", "")) for cell in code for output in cell.outputs]
+    assert any("return at each evaluation" in text for text in texts)
+    assert not re.search(r"/(home|root|tmp|work|usr|Users)/", "".join(texts))
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_its_metrics_prefer_what_is_real() -> None:
+    book = nbformat.read(TOUR, as_version=4)
+    NotebookClient(book, timeout=600, resources={"metadata": {"path": str(ROOT)}}).execute()
+    told = re.findall(r"real dimensions ([\d.]+), noise ([\d.]+)", book.cells[8].outputs[0].text)
+    assert len(told) == 2 and all(float(real) > 1 > float(noise) for real, noise in told)
