@@ -11,7 +11,9 @@ import yaml
 import mbrl_taskmet
 
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
+PACKAGES = ("mbrl_taskmet", "agents", "envs", "decision_tasks", "runs")
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
 
 
@@ -47,3 +49,17 @@ def test_the_workflows_do_what_continuous_integration_does_here() -> None:
 def test_the_forms_of_issues_are_forms() -> None:
     forms = [yaml.safe_load(path.read_text("utf-8")) for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")]
     assert len(forms) == 3 and all({"name", "description", "body"} <= form.keys() for form in forms)
+
+
+def test_the_wheel_has_every_file_that_the_packages_need() -> None:
+    assert SETUPTOOLS["packages"]["find"]["include"] == [f"{package}*" for package in PACKAGES]
+    for package in PACKAGES:
+        folder, patterns = ROOT / package, SETUPTOOLS["package-data"].get(package, [])
+        for path in folder.rglob("*"):
+            inside = path.relative_to(folder)
+            if path.is_dir() or "__pycache__" in inside.parts or (package == "runs" and inside.parts[0] in ("results", "logs")):
+                continue
+            if path.suffix == ".py":
+                assert all((ROOT / package / parent / "__init__.py").is_file() for parent in inside.parents), path
+            else:
+                assert any(inside.match(pattern) for pattern in patterns), f"{path} is in no wheel"
