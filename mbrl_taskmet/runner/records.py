@@ -1,8 +1,8 @@
 """What a run leaves behind: `metrics.jsonl`, the record, and TensorBoard event files, a view of it.
 
 A row of `metrics.jsonl` is one evaluation of one seed. Its keys are the TensorBoard tags; a list becomes a histogram. Because
-the event files are made from the rows alone, resuming rewrites them without a gap or a double line. Rows that are read are
-data: what is not as the program writes it is damage, and is named by file and line.
+the event files are made from the rows and `config.json` alone, resuming rewrites them without a gap or a double line. Rows that
+are read are data: what is not as the program writes it is damage, and is named by file and line.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Recorder:
     """Writes rows to `directory`, after those of `kept`, which replace what is there."""
 
     def __init__(self, directory: Path, kept: Iterable[Row] = ()):
-        self._path = directory / "metrics.jsonl"
+        self._path, config = directory / "metrics.jsonl", directory / "config.json"
+        self._settings = read_json(config).get("settings") if config.is_file() else None
         self.rows: list[Row] = list(kept)
         write_text(self._path, "".join(map(_line, self.rows)))
         self._events, self._seeds, self._flushed = directory / "tensorboard", dict[int, Events](), 0.0
@@ -85,7 +86,7 @@ class Recorder:
     def _show(self, rows: Iterable[Row]) -> None:
         for row in rows:
             if row["seed"] not in self._seeds:
-                self._seeds[row["seed"]] = Events(self._events / f"seed_{row['seed']}")
+                self._seeds[row["seed"]] = Events(self._events / f"seed_{row['seed']}", self._settings)
             self._seeds[row["seed"]].add(row)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             for events in self._seeds.values():

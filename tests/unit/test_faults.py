@@ -591,7 +591,10 @@ def test_a_resume_on_another_number_of_devices_says_so(directory: Path, monkeypa
 # ---- every consumer takes null
 
 
-@pytest.mark.parametrize("weights", [[None] * 4, [None, 1.0, 2.0, None], [1e38] * 4, [0.0, -1e300, 1e300, 1e-300]])
+@pytest.mark.parametrize(
+    "weights",
+    [[None] * 4, [None, 1.0, 2.0, None], [1e38] * 4, [0.0, -1e300, 1e300, 1e-300], [None, 1e300, 0.0] * 4, [None] * 9],
+)
 def test_every_consumer_takes_a_metric_that_overflowed(weights: list[float | None], tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"step": step, "seed": seed, "eval/return": None, "train/model_mse_state": None, "wall_time": 1.0,
