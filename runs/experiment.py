@@ -20,8 +20,10 @@ from mbrl_taskmet.rl.settings import Settings
 from mbrl_taskmet.runner.agent import run
 from mbrl_taskmet.runner.command import Parser, check_counts, command, cores, start_jax
 from mbrl_taskmet.runner.plotting import drawing
+from mbrl_taskmet.runner.records import write_text
+from runs import provenance
 from runs.blocks import PER_BLOCK, blocks_of, check_block, planned, rows_of
-from runs.report import Results, merged, read_report, read_runs, report, reported_settings
+from runs.report import Results, merged, read_report, read_runs, report, reported_settings, undamaged
 from runs.setting import Setting
 
 
@@ -87,7 +89,10 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     blocks = runs | read_runs(options.logdir, found)
     with drawing(output, "give the same command again, with --report"):  # first: a damaged file that it draws is refused
         experiment.draw(results, output, options.logdir)
+    with undamaged(output / "runs.json"):
+        page = provenance.of_experiment(experiment.name, experiment.settings, given, results, blocks)
     report(experiment.settings, results, blocks, output)
+    write_text(output / provenance.NAME, page)
     print((output / "table.md").read_text(encoding="utf-8"))
     return 0
 

@@ -1,6 +1,7 @@
 """The tables of an experiment.
 
 table.md, table.csv     a line per setting; P: the probability that its rival is better, at the last evaluation and over all
+seeds.csv               a line per seed: its returns at the end and over training, and its model error
 curves.csv.gz           return and model error of every evaluation of every seed
 runs.json               settings, seeds, device, versions and wall time of every block
 
@@ -43,6 +44,7 @@ def report(settings: Iterable[Setting], results: Results, runs: Runs, output: Pa
     """Write the table, the curves and where they come from."""
     lines = [_line(setting, results) for setting in settings if setting.name in results]
     write_table(output / "table.csv", lines)
+    write_csv(output / "seeds.csv", [line for name, rows in results.items() for line in _seeds(name, rows)])
     curves = [
         {"setting": name, "seed": row["seed"], "step": row["step"], "return": _short(row["eval/return"]),
          "model_error": _short(row["train/model_mse_state"])}
@@ -166,6 +168,11 @@ def final_returns(rows: Rows, last: int | None = 1) -> np.ndarray:
     return np.array(values)
 
 
+def second_half(rows: Rows) -> np.ndarray:
+    """Each seed's mean return (seeds,) over the evaluations after half of its steps; seeds that know none are left out."""
+    return final_returns([row for own in _by_seed(rows) for row in own if 2 * row["step"] > own[-1]["step"]], None)
+
+
 def returns_against(
     results: Results, name: str, numbers: Sequence[int], last: int | None = 1
 ) -> dict[int, tuple[float, float]]:
@@ -203,6 +210,19 @@ def read_csv(path: Path, key: tuple[str, ...] = ()) -> list[dict[str, str]]:
     if twice:
         raise ValueError(f"it has two lines of {', '.join(key)} {', '.join(twice[0])}")
     return lines
+
+
+def _seeds(name: str, rows: Rows) -> Iterator[dict[str, Any]]:
+    """The line of every seed of a setting; empty cells where nothing is known."""
+    for own in _by_seed(rows):
+        returns = {
+            "final return": final_returns(own), f"last {LAST} evaluations": final_returns(own, LAST),
+            "second half": second_half(own), "all evaluations": final_returns(own, None),
+        }  # fmt: skip
+        known = {label: _short(float(value[0]) if len(value) else None) for label, value in returns.items()}
+        end = own[-1]
+        yield {"setting": name, "seed": end["seed"], "steps": end["step"], **known,
+               "model error": _short(end["train/model_mse_state"])}  # fmt: skip
 
 
 def _line(setting: Setting, results: Results) -> dict[str, Any]:

@@ -62,7 +62,8 @@ class Agent:
         if self.interrupted_at:
             raise Stopped(f"stopped at step {end}; to go on: {go_on}", signal.SIGINT)
         keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
-        (directory / "summary.json").write_text(json.dumps(dict.fromkeys(keys, 1)))
+        made_by = {"device": {"kind": "cpu", "count": 1, "machine": "x86_64"}, "versions": {"jax": "0.10.2"}}
+        (directory / "summary.json").write_text(json.dumps(dict.fromkeys(keys, 1) | made_by))
 
 
 @pytest.fixture
