@@ -20,14 +20,14 @@ from runs.setting import Setting
 
 UNITS = (3, 1, 2, 4, 8, 16, 32)
 CRITIC: dict[str, Any] = {"q_layer_norm": False, "q_sparsity": 0.0}
-"""Nothing that guards the critic against noise: there is none, and it costs return; see `runs/results/decisions/small-model.md`."""
+"""Nothing that guards the critic against noise: there is none, and it costs return (`results/decisions/small-model.md`)."""
 GIVEN: dict[str, dict[str, Any]] = {
     "mle": CRITIC,
     "omd": CRITIC,
     "taskmet": {**CRITIC, "metric": "full", "metric_input": "state_action"},
     "omd_code": {"method": "omd", "preset": "paper-code", "x64": True},
 }
-"""What a method is given beside its name and size; `runs/results/decisions/small-model.md` says how it was chosen. The last is as published."""
+"""What a method is given beside its name and size, chosen as in `results/decisions/small-model.md`; the last as published."""
 QUANTITIES = {"episode_return": ("eval/return", "return"), "dynamics_mse": ("train/model_mse_state", "model error")}
 
 

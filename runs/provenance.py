@@ -16,7 +16,7 @@ from mbrl_taskmet.core.settings import ConfigError, flag
 from mbrl_taskmet.rl.settings import Config, read_saved
 from mbrl_taskmet.runner.command import Parser, command
 from mbrl_taskmet.runner.records import read_json, write_text
-from runs.report import Results, Runs, undamaged
+from runs.report import Results, Runs, markdown, undamaged
 from runs.setting import Setting
 
 NAME = "provenance.md"
@@ -67,23 +67,18 @@ def _only(own: list[str], every: list[str]) -> str:
 
 def _page(commands: list[str], records: list[Mapping[str, Any]]) -> str:
     lines = ["# Provenance", "", "Written by the program from the records of the runs.", "", "```sh", *commands, "```", ""]
-    for what, texts in (
-        ("devices", {_device(record["device"]) for record in records if "device" in record}),
-        ("versions", {_versions(record["versions"]) for record in records if "versions" in record}),
-    ):
-        lines += [f"- {what}: {text}" for text in sorted(texts)]
+    devices = sorted({_device(record["device"]) for record in records if "device" in record})
+    lines += [f"- device: {text}" for text in devices]
     seconds = [record["wall_seconds"] for record in records if record.get("wall_seconds")]
     if seconds:
         lines.append(f"- wall time: {_time(sum(seconds))}" + f", the sum over {len(seconds)} runs" * (len(seconds) > 1))
+    for versions in sorted({tuple(record["versions"].items()) for record in records if "versions" in record}):
+        lines += ["", markdown([{"package": name, "version": number} for name, number in versions if number]).rstrip()]
     return "\n".join(lines) + "\n"
 
 
 def _device(device: Mapping[str, Any]) -> str:
     return f"{device['count']} × {device['kind']} ({device['machine']})"
-
-
-def _versions(versions: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in versions.items() if number)
 
 
 def _time(seconds: float) -> str:

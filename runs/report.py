@@ -1,6 +1,7 @@
 """The tables of an experiment.
 
-table.md, table.csv     a line per setting; P: the probability that its rival is better, at the last evaluation and over all
+table.csv               a line per setting; P: the probability that its rival is better, at the last evaluation and over all
+table.md                the columns of it that fit a page
 seeds.csv               a line per seed: its returns at the end and over training, and its model error
 curves.csv.gz           return and model error of every evaluation of every seed
 runs.json               settings, seeds, device, versions and wall time of every block
@@ -34,6 +35,8 @@ from runs.setting import Setting
 
 PUBLISHED = Path(__file__).parent / "published"
 LAST = 10  # evaluations
+SHOWN = ("setting", "seeds", "steps", "final return", "all evaluations", "published")
+"""Columns of table.csv that table.md has."""
 
 Rows = list[dict[str, Any]]
 Results = dict[str, Rows]  # by the name of the setting; only those with a row
@@ -43,7 +46,8 @@ Runs = dict[str, dict[str, Any]]  # what is known of a block, by "setting/block"
 def report(settings: Iterable[Setting], results: Results, runs: Runs, output: Path) -> None:
     """Write the table, the curves and where they come from."""
     lines = [_line(setting, results) for setting in settings if setting.name in results]
-    write_table(output / "table.csv", lines)
+    write_csv(output / "table.csv", lines)
+    write_text(output / "table.md", markdown([{name: line[name] for name in SHOWN} for line in lines]))
     write_csv(output / "seeds.csv", [line for name, rows in results.items() for line in _seeds(name, rows)])
     curves = [
         {"setting": name, "seed": row["seed"], "step": row["step"], "return": _short(row["eval/return"]),

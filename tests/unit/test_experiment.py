@@ -87,10 +87,11 @@ def test_every_setting_is_run_with_what_it_is_given_and_reported(tmp_path: Path,
     names = agent.calls[1].settings.names
     assert (names["distractors"], names["normalize"]) == (0, False)
     assert [call.directory.name for call in agent.calls] == ["seeds0-1"] * 2
-    table = (tmp_path / "logs" / "table.md").read_text()
+    assert "| a | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 |  |" in (tmp_path / "logs" / "table.md").read_text()
+    table = (tmp_path / "logs" / "table.csv").read_text()
     # seeds 0 and 1 end at 2 and 12; against itself the rival is better half of the time
-    assert "| a | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 | 6.50 ± 5.00 | 7.00 | 2.00 to 12.00 |  |  | 0.5 |  |" in table
-    assert "| b | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 | 6.50 ± 5.00 | 7.00 | 2.00 to 12.00 | 0.50 | 0.50 | 0.5 |  |" in table
+    assert "a,2,2000,7.00 ± 5.00,6.50 ± 5.00,6.50 ± 5.00,7.00,2.00 to 12.00,,,0.5," in table
+    assert "b,2,2000,7.00 ± 5.00,6.50 ± 5.00,6.50 ± 5.00,7.00,2.00 to 12.00,0.50,0.50,0.5," in table
     curves = read_csv(tmp_path / "logs" / "curves.csv.gz")
     assert len(curves) == 8
     assert curves[0] == {"setting": "a", "seed": "0", "step": "1000", "return": "1", "model_error": "0.5"}

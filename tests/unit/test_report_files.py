@@ -103,7 +103,7 @@ def test_provenance_names_the_commands_that_make_the_results(tmp_path: Path) -> 
     flags = "--first-seed 3 --steps 2000 --x64 --output runs/results/capacity"
     assert f"python -m runs.capacity --only 'mle-*' --seeds 2 {flags}\n" in page
     assert f"python -m runs.capacity --only 'omd-8' --seeds 1 {flags}\n" in page
-    assert "- devices: 2 × cpu (x86_64)\n- versions: jax 0.10.2\n- wall time: 90 seconds\n" in page
+    assert "- device: 2 × cpu (x86_64)\n- wall time: 90 seconds\n\n| package | version |\n|---|---|\n| jax | 0.10.2 |\n" in page
 
 
 def test_provenance_of_single_runs_is_of_their_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
