@@ -92,11 +92,12 @@ def _given(name: str, value: Any) -> str:
     return f"{flag(name)} {value}"
 
 
-def _command_of(directory: Path, record: Mapping[str, Any]) -> str:
+def command_of(name: str, record: Mapping[str, Any]) -> str:
     """The command of a run: an agent's, with what its preset does not say; a decision task's; or an experiment's."""
     config = record.get("config", {})
     if not config:
-        return f"python -m runs.{directory.name} --output runs/results/{directory.name}"
+        named = {key: record[key] for key in ("seeds", "steps", "norm") if key in record}
+        return " ".join([f"python -m runs.{name}", *(_given(*each) for each in named.items()), f"--output runs/results/{name}"])
     if "task" in config:
         given = [_given(key, value) for key, value in config.items() if value is not None]
         return " ".join(["python -m decision_tasks", *given])
@@ -119,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(f"{directory} has neither summary.json nor runs.json; give the directory of a run")
         with undamaged(paths[0]):
             record = read_json(paths[0])
-            text = of_run(_command_of(directory, record), record)
+            text = of_run(command_of(directory.name, record), record)
         write_text(directory / NAME, text)
     return 0
 

@@ -19,8 +19,6 @@ from mbrl_taskmet.runner.versions import environment
 from runs import provenance
 from runs.names import STYLE
 
-COMMAND = "python -m runs.tabular --output runs/results/tabular"
-
 
 @command
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         "returns": {method: np.round(values, 6).tolist() for method, values in returns.items()},
     }  # fmt: skip
     (options.output / "runs.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (options.output / provenance.NAME).write_text(provenance.of_run(COMMAND, record), encoding="utf-8")
+    (options.output / provenance.NAME).write_text(
+        provenance.of_run(provenance.command_of("tabular", record), record), encoding="utf-8"
+    )
     print(text)
     return 0
 
