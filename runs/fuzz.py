@@ -91,7 +91,7 @@ def fuzz(cases: int, seed: int, kinds: dict[str, Cases], limit: float = LIMIT) -
             answer, said = judge(case, sandbox.root, limit)
             counts[kind][answer] += 1
             if answer in FINDINGS:
-                findings.append({"case": number, "kind": kind, "finding": answer, "input": case.told, "said": said})
+                findings.append({"case": number, "kind": kind, "finding": answer, "input": case.told, "printed": said})
                 print(f"case {number}, {kind}: {answer}: {case.told}: {said}", file=sys.stderr, flush=True)
     return {
         "cases": sum(map(Counter.total, counts.values())), "seed": seed,
@@ -108,7 +108,7 @@ def told(found: dict[str, Any]) -> str:
         total.update(count)
         cells = [str(count.get(answer, 0)) for answer in ANSWERS] + [str(sum(count.get(name, 0) for name in FINDINGS))]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
-    each = "".join(f"- case {one['case']}, {one['kind']}, {one['finding']}: `{one['input']}`: {one['said']}\n"
+    each = "".join(f"- case {one['case']}, {one['kind']}, {one['finding']}: `{one['input']}`: {one['printed']}\n"
                    for one in found["findings"])  # fmt: skip
     meanings = "\n".join(f"- {name}: {meaning}, {total[name]} times" for name, meaning in FINDINGS.items())
     rows = "\n".join(lines)

@@ -72,7 +72,7 @@ def _page(commands: list[str], records: list[Mapping[str, Any]]) -> str:
     seconds = [record["wall_seconds"] for record in records if record.get("wall_seconds")]
     if seconds:
         lines.append(f"- wall time: {_time(sum(seconds))}" + f", the sum over {len(seconds)} runs" * (len(seconds) > 1))
-    for versions in sorted({tuple(record["versions"].items()) for record in records if "versions" in record}):
+    for versions in sorted({tuple(record["versions"].items()) for record in records if "versions" in record}, key=str):
         lines += ["", markdown([{"package": name, "version": number} for name, number in versions if number]).rstrip()]
     return "\n".join(lines) + "\n"
 

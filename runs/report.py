@@ -65,7 +65,7 @@ def read_runs(logdir: Path, names: Iterable[str]) -> Runs:
     for path in (path for name in names for path in sorted((logdir / name).glob("*/summary.json"))):
         with undamaged(path):
             summary = read_json(path)
-            known = {key: summary[key] for key in keys}
+            known = _checked({key: summary[key] for key in keys})
         settings = saved_settings(path.parent, read_saved)
         runs[str(path.parent.relative_to(logdir))] = known | {"settings": dict(settings.names)}
     return runs
@@ -107,11 +107,21 @@ def read_report(output: Path) -> tuple[Results, Runs]:
         runs = read_json(file)
         if not isinstance(runs, dict) or not all(isinstance(run, dict) for run in runs.values()):
             raise ValueError("it is no table of blocks")
-        return results, runs
+        return results, {name: _checked(run) for name, run in runs.items()}
+
+
+def _checked(run: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a block, where it is what `runs/provenance.py` prints; whatever exception there is where it is not."""
+    if "device" in run:
+        _ = [run["device"][key] for key in ("count", "kind", "machine")]
+    if "versions" in run:
+        hash(tuple(run["versions"].items()))
+    float(run.get("wall_seconds") or 0)
+    return run
 
 
 @contextmanager
-def undamaged(path: Path, mend: str = "restore it, or give another --output") -> Iterator[Path]:
+def undamaged(path: Path, remedy: str = "restore it, or give another --output") -> Iterator[Path]:
     """Where a file of a report is read: whatever it lacks is a ConfigError that names it, and what to do."""
     try:
         yield path
@@ -128,7 +138,7 @@ def undamaged(path: Path, mend: str = "restore it, or give another --output") ->
         ValueError,
         RecursionError,
     ) as error:
-        raise ConfigError(f"{path} is damaged ({shortened(error)}); {mend}") from error
+        raise ConfigError(f"{path} is damaged ({shortened(error)}); {remedy}") from error
 
 
 def as_number(text: str) -> float:

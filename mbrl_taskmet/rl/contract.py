@@ -23,7 +23,7 @@ _KINDS = (jnp.integer, jnp.floating)
 
 
 class UnsupportedEnvironment(ConfigError):
-    """An environment that the agents cannot run; its message names the reason and the mend."""
+    """An environment that the agents cannot run; its message names the reason and the remedy."""
 
 
 class _Attribute(NamedTuple):
@@ -104,8 +104,7 @@ def ended(env: Any, *args: Any) -> jax.Array | None:
 def failed(where: str, error: Exception) -> UnsupportedEnvironment:
     """The refusal of a function that raises an error."""
     return UnsupportedEnvironment(
-        f"{where} fails ({type(error).__name__}: {brief(error)}); mend it; "
-        "it is compiled, so that jnp.where takes the place of if"
+        f"{where} fails ({type(error).__name__}: {brief(error)}); fix it; it is compiled, so use jnp.where in the place of if"
     )
 
 
@@ -196,14 +195,14 @@ def kind(array: Any) -> str:
     return f"{array.dtype}{list(array.shape)}"
 
 
-def _converted(value: Any, where: str, dimensions: int, wanted: type, mend: str) -> jax.Array:
+def _converted(value: Any, where: str, dimensions: int, wanted: type, remedy: str) -> jax.Array:
     try:
         array = jnp.asarray(value)
     except Exception as error:  # JAX has several, by what it is given
-        raise UnsupportedEnvironment(f"{where} is {_short(repr(value))}; give {mend}") from error
+        raise UnsupportedEnvironment(f"{where} is {_short(repr(value))}; give {remedy}") from error
     kinds = (bool, jnp.integer, jnp.floating) if wanted is float else (bool, jnp.integer)
     if array.ndim != dimensions or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
-        raise UnsupportedEnvironment(f"{where} is {kind(array)}; give {mend}")
+        raise UnsupportedEnvironment(f"{where} is {kind(array)}; give {remedy}")
     return jnp.asarray(array, wanted)
 
 

@@ -35,11 +35,11 @@ class EnvironmentSettings:
 
     suite: Suite = choice(SUITES, "gymnax", "where the environment comes from")
     name: str = setting("CartPole-v1", "environment of the suite, or module:Class of your own", flag="env")
-    distractors: int = setting(0, "distracting dimensions in every observation", low=0)
+    distractors: int = setting(0, "dimensions of distraction that are added to every observation", low=0)
     disturbance: str = setting(
         "noise",
-        "what the distracting dimensions are: noise; oscillators, two dimensions each; nonlinear; companions, copies of the "
-        "environment, whose observation's size divides them; projected, noise in a rotation with the state",
+        "kind of distraction: noise; oscillators (an even number of dimensions); nonlinear dynamics; companions, copies of the "
+        "environment (a multiple of its observation's size); projected, noise rotated together with the state",
     )
 
 

@@ -29,7 +29,7 @@ class Chunk(NamedTuple):
         carry: everything the job has there. Valid until the next chunk is asked for.
         records: its lines of every record, by folder, without times.
         status: what the progress bar says.
-        news: sentences to be said once.
+        news: messages to print once.
     """
 
     step: int

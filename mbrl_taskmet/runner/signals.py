@@ -36,7 +36,7 @@ class StopSignal:
     stay so.
 
     Args:
-        message: what is said then.
+        message: printed then.
 
     Attributes:
         number: the signal's number, 0 if none came.

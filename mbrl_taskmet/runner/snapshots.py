@@ -103,16 +103,16 @@ class Snapshots:
         return {}
 
 
-def read(what: str, mend: str, load: Callable[[], Arrays]) -> Arrays:
+def read(what: str, remedy: str, load: Callable[[], Arrays]) -> Arrays:
     """What `load` gives, without its checksum, or a ConfigError that names the damage."""
     try:
         arrays = dict(load())
         checksum = int(arrays.pop(_CHECKSUM)[0])
         differs = checksum != _checksum(arrays)
     except Exception as error:  # orbax raises whatever its storage does
-        raise ConfigError(f"{what} is damaged ({shortened(error)}); {mend}") from None
+        raise ConfigError(f"{what} is damaged ({shortened(error)}); {remedy}") from None
     if differs:
-        raise ConfigError(f"{what} is damaged (its checksum differs); {mend}")
+        raise ConfigError(f"{what} is damaged (its checksum differs); {remedy}")
     return arrays
 
 

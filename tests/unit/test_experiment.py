@@ -214,7 +214,7 @@ def test_settings_on_the_command_line_hold_for_every_line(tmp_path: Path, agent:
 
 def test_a_report_runs_nothing(tmp_path: Path, agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "--report") == 2
-    assert "holds no evaluation; leave --report out" in capsys.readouterr().err
+    assert "holds no evaluation; leave out --report" in capsys.readouterr().err
     run(tmp_path, "--only", "b")
     assert run(tmp_path, "--report", "--output", str(tmp_path / "out")) == 0
     assert len(agent.calls) == 1
@@ -245,7 +245,7 @@ def test_a_report_elsewhere_is_added_to(tmp_path: Path, agent: Agent, capsys: py
     assert "curves.csv.gz is damaged" in capsys.readouterr().err
     write_csv(tmp_path / "out" / "curves.csv.gz", [{"setting": "c", "seed": 0, "step": 1, "return": 1, "model_error": 1}])
     assert main(EXPERIMENT, argv) == 2
-    assert "has a setting c, which runs.trial has not; restore it" in capsys.readouterr().err
+    assert "has a setting c, which runs.trial does not have; restore it" in capsys.readouterr().err
     (tmp_path / "out" / "curves.csv.gz").write_bytes(before)
     (tmp_path / "out" / "runs.json").write_text("{")
     assert main(EXPERIMENT, argv) == 2

@@ -37,7 +37,18 @@ def test_damaged_curves_are_named(name: str, tmp_path: Path) -> None:
         read_report(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "1", '{"a/seeds0-1": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[]",
+        "1",
+        '{"a/seeds0-1": 1}',
+        '{"a/seeds0-1": {"device": 1}}',
+        '{"a/seeds0-1": {"versions": {"jax": []}}}',
+        '{"a/seeds0-1": {"wall_seconds": "x"}}',
+    ],
+)
 def test_damaged_runs_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "curves.csv.gz").write_bytes(gzip.compress(HEAD.encode()))
     (tmp_path / "runs.json").write_text(text)

@@ -27,22 +27,25 @@ class CriticSettings:
     """The action spaces that the critic is for."""
 
     hidden: int = setting(32, "units in each of the Q network's two hidden layers", flag="q_hidden", low=1)
-    layer_norm: bool = setting(True, "normalise the units of the Q network's hidden layers", flag="q_layer_norm", before=False)
+    layer_norm: bool = setting(True, "layer normalisation in the Q network's hidden layers", flag="q_layer_norm", before=False)
     output_scale: float = setting(
-        0.01, "scale of the orthogonal weights that the critic's last layers start with, an actor's too", flag="q_output_scale",
+        0.01, "scale of the orthogonal initialisation of the last layers of critic and actor", flag="q_output_scale",
         above=0, traced=False,
     )  # fmt: skip
     sparsity: float = setting(
-        0.1, "how fast what joins the Q network to an input goes to 0, where it is small, in learning rates per update",
+        0.1, "strength λ of the group lasso that shrinks small weights of the Q network's first layer, in learning rates per "
+        "update",
         flag="q_sparsity", low=0, before=0.0,
     )  # fmt: skip
     optimizer: Name = setting(
-        "adam", "adam, or every step as Adam's first one, about lr·sign(gradient)", flag="critic_optimizer"
+        "adam",
+        "optimiser; first_adam takes Adam's first step at every update, about lr·sign(gradient)",
+        flag="critic_optimizer",
     )
-    lr: float = setting(3e-4, "critic's learning rate, per update", flag="critic_lr", above=0)
-    head_reduction: Literal["sum", "mean"] = setting("sum", "Bellman error over the two heads")
-    discount: float = setting(0.99, "γ, per environment step", low=0, high=1)
-    tau: float = setting(0.01, "τ of the target network's moving average, per update", low=0, high=1)
+    lr: float = setting(3e-4, "learning rate of the critic, per update", flag="critic_lr", above=0)
+    head_reduction: Literal["sum", "mean"] = setting("sum", "reduction of the Bellman error over the two Q heads")
+    discount: float = setting(0.99, "discount γ, per environment step", low=0, high=1)
+    tau: float = setting(0.01, "step τ of the target network's moving average, per update", low=0, high=1)
 
     def make(self, observation_size: int, action_space: ActionSpace) -> Critic:
         """The critic of these settings for observations (n,) and an action space."""
