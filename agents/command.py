@@ -156,7 +156,7 @@ def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Sweep, Pa
 
 
 def _repeated(path: Path, given: dict[str, Any], sweep: Sweep) -> tuple[dict[str, Any], Sweep]:
-    """The settings and the sweep of another run's `config.json`, but for what is given here."""
+    """The settings and the sweep of another run's `config.json`, overridden by those given here."""
     if not path.is_file():
         raise ConfigError(f"--from-config {path} is no file; give the config.json or summary.json of a run")
     saved, axes = read_config(path, read_saved).names, read_config(path, read_axes)

@@ -80,7 +80,7 @@ def policy_return(values: jax.Array) -> jax.Array:
 
 
 def mle_gradient(params: Params) -> Params:
-    """The gradient of the mean KL(P ‖ P̂), but for P's constant entropy, and the mean squared error of the reward."""
+    """The gradient of the mean KL(P ‖ P̂), without P's constant entropy, plus the mean squared error of the reward."""
 
     def loss(params: Params) -> jax.Array:
         likelihood = jnp.sum(TRANSITION * jax.nn.log_softmax(params.logits / TEMPERATURE), axis=-1)

@@ -69,7 +69,7 @@ def kinds() -> dict[str, Cases]:
 
 
 def fuzz(cases: int, seed: int, kinds: dict[str, Cases], limit: float = LIMIT) -> dict[str, Any]:
-    """What so many cases came to, as many of each kind.
+    """The outcomes of the cases, equally many of each kind.
 
     Args:
         cases: how many.
@@ -101,7 +101,7 @@ def fuzz(cases: int, seed: int, kinds: dict[str, Cases], limit: float = LIMIT) -
 
 
 def told(found: dict[str, Any]) -> str:
-    """The figures for a reader."""
+    """The figures as Markdown."""
     total = Counter[str]()
     lines = []
     for kind, count in found["counts"].items():

@@ -59,7 +59,7 @@ def report(settings: Iterable[Setting], results: Results, runs: Runs, output: Pa
 
 
 def read_runs(logdir: Path, names: Iterable[str]) -> Runs:
-    """What is known of the finished blocks of the named settings."""
+    """The records of the finished blocks of the named settings."""
     keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
     runs = {}
     for path in (path for name in names for path in sorted((logdir / name).glob("*/summary.json"))):
@@ -72,7 +72,7 @@ def read_runs(logdir: Path, names: Iterable[str]) -> Runs:
 
 
 def reported_settings(output: Path, run: dict[str, Any], setting: Setting) -> Settings:
-    """What a block in the report in `output` was run with; the environment was not kept once, but is the setting's.
+    """The settings of a block in the report in `output`; old reports lack the environment, which is then the setting's.
 
     Raises:
         ConfigError: it is damaged, or of newer code.
@@ -111,7 +111,7 @@ def read_report(output: Path) -> tuple[Results, Runs]:
 
 
 def _checked(run: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a block, where it is what `runs/provenance.py` prints; whatever exception there is where it is not."""
+    """`run`, if its device, versions and wall time can be printed by `runs/provenance.py`; an exception otherwise."""
     if "device" in run:
         _ = [run["device"][key] for key in ("count", "kind", "machine")]
     if "versions" in run:
@@ -122,7 +122,7 @@ def _checked(run: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def undamaged(path: Path, remedy: str = "restore it, or give another --output") -> Iterator[Path]:
-    """Where a file of a report is read: whatever it lacks is a ConfigError that names it, and what to do."""
+    """Context in which a file of a report is read: any error becomes a ConfigError that names the file and what to do."""
     try:
         yield path
     except ConfigError:
@@ -150,7 +150,7 @@ def as_number(text: str) -> float:
 
 
 def as_count(text: str) -> int:
-    """The seed or the step in a cell; ValueError for what is none."""
+    """The seed or step in a cell; ValueError for anything else."""
     value = int(text)
     if not 0 <= value <= MOST:
         raise ValueError(f"{text} is no seed and no step")
@@ -158,7 +158,7 @@ def as_count(text: str) -> int:
 
 
 def merged(earlier: Rows, now: Rows) -> Rows:
-    """Of each seed the rows that reach further; `now`'s where both reach as far."""
+    """For each seed the rows with more steps; `now`'s if both have as many."""
     seeds: dict[int, Rows] = {}
     for own in [*_by_seed(earlier), *_by_seed(now)]:
         before = seeds.get(own[0]["seed"])
@@ -291,7 +291,7 @@ def write_table(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def markdown(lines: list[dict[str, Any]]) -> str:
-    """At least one line as a table of Markdown's."""
+    """At least one line as a Markdown table."""
     rows = [list(lines[0]), *(line.values() for line in lines)]
     first, *text = ("| " + " | ".join(map(str, row)) + " |\n" for row in rows)
     return first + "|---" * len(lines[0]) + "|\n" + "".join(text)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Train what is missing of a grid and write the table, or say how far it is.
+    """Train what is missing of a grid and write the table, or show its progress.
 
     The exit code is 0, 1 if a block failed, 2 for bad input, and 128 + the signal's number if the sweep was stopped.
     """

@@ -1,4 +1,4 @@
-"""What programs share that try something at random many times: their flags, and the figures that they write."""
+"""The flags and the output of programs that repeat random trials."""
 
 from __future__ import annotations
 

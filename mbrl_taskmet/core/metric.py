@@ -96,11 +96,11 @@ class Metric:
         """Raise ConfigError if two settings contradict each other."""
 
     def start(self, size: int) -> Float[Array, " entries"]:
-        """The numbers (entries,) of which the metric is made, where it is the identity of `size` n."""
+        """The parameters (entries,) with which the metric is the identity of `size` n."""
         raise NotImplementedError(f"{type(self).__name__} does not say where it starts")
 
     def semidefinite(self, raw: Float[Array, " entries"], size: int) -> Float[Array, ...]:
-        """A(φ), the matrix that numbers (entries,) make."""
+        """A(φ), the matrix of the parameters (entries,)."""
         raise NotImplementedError(f"{type(self).__name__} does not say which matrix it is")
 
     def diagonal(self, matrix: Float[Array, ...], size: int) -> Float[Array, " {size}"]:
@@ -118,7 +118,7 @@ class Metric:
     def raw(
         self, params: PyTree, observation: Float[Array, " n"], action: Float[Array, " m"]
     ) -> Float[Array, "entries *copies"]:
-        """The numbers (entries,) of which the metric of one observation (n,) and action (m,) is made; copies are summed."""
+        """The parameters (entries,) of the metric of one observation (n,) and action (m,); copies are summed."""
         if not isinstance(self.input, State):
             return params
         seen = {"observation": observation, "action": action}
@@ -200,7 +200,7 @@ class Weights(Metric):
 
 @dataclass(frozen=True, kw_only=True)
 class Scalar(Weights):
-    """λI. Normalised it is 1 for ever."""
+    """λI. Normalised it stays 1."""
 
     normalize: bool = setting(False, _NORMALIZE, flag="normalize")
 

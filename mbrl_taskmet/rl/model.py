@@ -22,7 +22,7 @@ PyTree = Any
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """The networks of a model and what moves them."""
+    """The networks of a model and their optimiser."""
 
     hidden: int = setting(32, "units in each of the model's two hidden layers", flag="model_hidden", low=1)
     optimizer: Name = setting(

@@ -29,7 +29,7 @@ STYLES: tuple[dict[str, Any], ...] = tuple(
 
 @contextmanager
 def drawing(directory: Path, go_on: str) -> Iterator[None]:
-    """Where the pictures of a finished run are drawn: what fails there, the run has not; a warning says so.
+    """Context in which the pictures of a finished run are drawn: an error there is a warning, for the run itself has succeeded.
 
     Raises:
         ConfigError: what they are drawn of is damaged.
@@ -84,7 +84,7 @@ def draw_seeds(
     axis: Any, place: int, values: Sequence[float] | np.ndarray, center: float, interval: Sequence[float] | None, color: str,
     marker: Any = "o",
 ) -> None:  # fmt: skip
-    """A row at the height `place`: the values of seeds, and their center with its interval."""
+    """Draw one row at the height `place`: the values of seeds, and their center with its interval."""
     axis.plot(values, [place] * len(values), ".", color=color, alpha=0.35)
     if interval:
         axis.plot(interval, [place, place], color=color, linewidth=2)

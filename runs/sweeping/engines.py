@@ -1,4 +1,4 @@
-"""Engines: where the blocks of a sweep are trained. Each starts `train_block` and says what came of it."""
+"""Engines, which start `train_block` for the blocks of a sweep and return its outcome."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def _placed(
 
 
 def _name(chosen: Mapping[str, Any]) -> str:
-    """What a combination and its directory are called."""
+    """The name of a combination and its directory."""
     name = "_".join(f"{name.replace('_', '-')}-{_text(value)}" for name, value in chosen.items()) or "all"
     if len(name) > _LONGEST:
         name = f"{name[:_LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

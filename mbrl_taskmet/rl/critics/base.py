@@ -1,4 +1,4 @@
-"""What every critic is to the methods: an interface, and the settings that all critics share."""
+"""The interface of critics to the methods, and the settings that all critics share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Bootstrap = Any
 
 @dataclass(frozen=True, kw_only=True)
 class CriticSettings:
-    """The Q networks, what moves them, and the target network."""
+    """The Q networks, their optimiser and the target network."""
 
     acts_in: ClassVar[type[Discrete] | type[Box]]
     """The action spaces that the critic is for."""
@@ -54,7 +54,7 @@ class CriticSettings:
 
 @runtime_checkable
 class CriticState(Protocol):
-    """What a critic learns: at least ω and ω̄. A pytree."""
+    """The learned state of a critic: at least ω and ω̄. A pytree."""
 
     @property
     def params(self) -> PyTree:
@@ -67,7 +67,7 @@ class CriticState(Protocol):
 
 @runtime_checkable
 class Critic(Protocol):
-    """What values actions and chooses them. Everything of a critic is its own: ω, ω̄, optimisers, τ, exploration, an actor.
+    """Values actions and chooses them. A critic owns ω, ω̄, their optimisers, τ, exploration and, if it has one, its actor.
 
     A method trains its model through `bootstrap`, `follow`, `predict`, `value`, `target` and `error` alone. The inner loss L_Q
     and the outer one L_task of an update share one bootstrap, so that their difference is the model's and not the noise's.
@@ -82,7 +82,7 @@ class Critic(Protocol):
         """A new state. `key` is consumed."""
 
     def update(self, state: Any, bootstrap: Bootstrap, imagined: Transitions, real: Transitions, key: jax.Array) -> Any:
-        """One step of everything that is learned: ω on the imagined transitions, ω̄, then what acts, on the real ones.
+        """One update: ω on the imagined transitions, then ω̄, then the actor on the real ones.
 
         `bootstrap` is that of `state`, which the transitions were imagined with. `key` is consumed.
         """
@@ -91,10 +91,10 @@ class Critic(Protocol):
         self, state: Any, key: jax.Array, observation: jax.Array,
         explore: jax.Array | bool = False, random: jax.Array | bool = False,
     ) -> jax.Array:  # fmt: skip
-        """An action for one observation (n,): the best known, an exploring one, or one chosen blindly. `key` is consumed."""
+        """An action for one observation (n,): greedy, exploring or random. `key` is consumed."""
 
     def bootstrap(self, state: Any, key: jax.Array) -> Bootstrap:
-        """What V(s') is made of: ω̄, an actor, and the noise of imagined actions. `key` is consumed."""
+        """The inputs of V(s') beside s': ω̄, an actor, and the noise of imagined actions. `key` is consumed."""
 
     def follow(
         self, bootstrap: Bootstrap, observation: Float[Array, "*batch n"], step: int

@@ -59,7 +59,7 @@ class SoftActorCriticSettings(CriticSettings):
 
 
 class SoftActorCriticState(NamedTuple):
-    """What is learned."""
+    """The learned state."""
 
     params: PyTree  # ω of both heads, stacked on a leading axis of 2
     opt_state: optax.OptState

@@ -41,7 +41,7 @@ class SoftQSettings(CriticSettings):
 
 
 class SoftQState(NamedTuple):
-    """What is learned."""
+    """The learned state."""
 
     params: PyTree  # ω of both heads, stacked on a leading axis of 2
     opt_state: optax.OptState
