@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def kill(kills: int, seed: int, folder: Path) -> dict[str, Any]:
-    """The outcome of `count` kills; `folder` is for the runs."""
+    """The outcome of `kills` kills; the runs are in `folder`."""
     chance, begin = random.Random(seed), time.monotonic()
     undisturbed = {kind: _undisturbed(kind, folder) for kind in COMMANDS}
     moments: Counter[str] = Counter()

@@ -57,7 +57,7 @@ class Snapshots:
         return self._manager.latest_step()
 
     def save(self, step: int, tree: PyTree, about: dict[str, Any]) -> None:
-        """Write `tree` as of `step`, and `about` it beside it, in JSON.
+        """Write `tree` as of `step`, and `about` beside it, in JSON.
 
         Raises:
             OSError: it cannot be written.
