@@ -116,13 +116,13 @@ def parse(environment: str | None, argv: list[str] | None, suite: str = "gymnax"
         "--film", action="store_true", help="draw an episode of the first seed's policy: film.gif, or film.html"
     )
     parser.add_argument("--checkpoint-share", type=float, default=CHECKPOINT_SHARE, metavar="X",
-                        help="most of the run's time spent on checkpoints, 0 to 1 (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--debug-nans", action="store_true", help="repeat an update at which a run stopped learning, to name "
-                        "the operation that was not finite")  # fmt: skip
-    parser.add_argument("--from-config", metavar="FILE", help="start with the settings of another run, whose config.json "
-                        "or summary.json this is; those that are given as well win")  # fmt: skip
-    parser.add_argument("--sweep", action="append", metavar="NAME=X,X", help="train every one of these values of a setting, "
-                        "such as metric-lr=1e-3,3e-3, in one program; repeated, every combination")  # fmt: skip
+                        help="largest share of time for checkpoints, above 0 and up to 1 (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--debug-nans", action="store_true", help="repeat the update at which a run stopped learning, and "
+                        "name the operation that was not finite")  # fmt: skip
+    parser.add_argument("--from-config", metavar="FILE", help="start from the settings in another run's config.json or "
+                        "summary.json; settings on the command line override them")  # fmt: skip
+    parser.add_argument("--sweep", action="append", metavar="NAME=X,X", help="train all of these values of a setting in one "
+                        "program, such as metric-lr=1e-3,3e-3; with several --sweep, every combination")  # fmt: skip
     given, rest = parser.read(argv)
     share = rest["checkpoint_share"]
     if not 0 < share <= 1:
@@ -157,7 +157,7 @@ def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[Config, Sweep, Pa
 
 
 def _repeated(path: Path, given: dict[str, Any], sweep: Sweep) -> tuple[dict[str, Any], Sweep]:
-    """The settings and the sweep of another run's `config.json`, but for what is given here."""
+    """The settings and the sweep of another run's `config.json`, overridden by those given here."""
     if not path.is_file():
         raise ConfigError(f"--from-config {path} is no file; give the config.json or summary.json of a run")
     saved, axes = read_config(path, read_saved).names, read_config(path, read_axes)

@@ -80,7 +80,7 @@ def policy_return(values: jax.Array) -> jax.Array:
 
 
 def mle_gradient(params: Params) -> Params:
-    """The gradient of the mean KL(P ‖ P̂), but for P's constant entropy, and the mean squared error of the reward."""
+    """The gradient of the mean KL(P ‖ P̂), without P's constant entropy, plus the mean squared error of the reward."""
 
     def loss(params: Params) -> jax.Array:
         likelihood = jnp.sum(TRANSITION * jax.nn.log_softmax(params.logits / TEMPERATURE), axis=-1)
@@ -188,7 +188,7 @@ def read(argv: list[str] | None, parser: argparse.ArgumentParser) -> argparse.Na
     """The options of `parser` and those of the study; ConfigError for a size below 1 or an unknown norm."""
     parser.add_argument("--seeds", type=int, default=10, help="number of random starts (default: 10)")
     parser.add_argument("--steps", type=int, default=10_000, help="Adam steps (default: 10000)")
-    norm = "the bounded norm: the one that made the published figure, or the one of the paper's text (default: original)"
+    norm = "norm that is bounded: original, of the published figure, or text, of the paper's text (default: original)"
     parser.add_argument("--norm", choices=tuple(PROJECTIONS), default="original", help=norm)
     options = parser.parse_args(argv)
     check_counts(options, "seeds", "steps")

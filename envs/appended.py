@@ -1,4 +1,4 @@
-"""What disturbances have in common that append dimensions of a process of their own to every observation."""
+"""Base of the disturbances that append an independent process to every observation."""
 
 from __future__ import annotations
 

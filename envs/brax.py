@@ -63,7 +63,7 @@ class BraxEnvironment(Physics):
 
 
 def made(name: str, backend: str) -> Any:
-    """brax' own environment, without a word on the screen.
+    """brax' own environment, made without output.
 
     Raises:
         UnsupportedEnvironment: brax is not installed, or the name is unknown.

@@ -83,7 +83,7 @@ def _own(path: str) -> Environment:
         raise
     except Exception as error:  # code of the user's
         raise UnsupportedEnvironment(
-            f"{path} cannot be made without arguments ({brief(error)}); give them defaults, and mend what fails"
+            f"{path} cannot be made without arguments ({brief(error)}); give them defaults, and fix what fails"
         ) from None
 
 

@@ -113,7 +113,7 @@ def known(name: str, names: tuple[str, ...], suite: str) -> str:
 
 @contextlib.contextmanager
 def simulators(suite: str) -> Iterator[None]:
-    """Import a suite and make its environments without what is said of warp, of retired code and of brax' own files.
+    """Import a suite and make its environments without the warnings about warp, deprecated code and brax' own files.
 
     MuJoCo would also leave a file of its warnings in the working directory.
 

@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m mbrl_taskmet.plotting", description="Draw runs side by side.")
     parser.add_argument("directories", nargs="+", metavar="DIR", type=Path, help="directory of a run, or of several")
     parser.add_argument("--output", default="comparison.png", type=Path, metavar="FILE",
-                        help="the PNG's name, also the SVG's but for its ending (default: comparison.png)")  # fmt: skip
+                        help="name of the PNG; an SVG is written beside it (default: comparison.png)")  # fmt: skip
     options = argparse.Namespace(**parser.read(argv)[1])
     if not options.output.name:
         raise ConfigError(f"--output {options.output} is no file; give the PNG's name")

@@ -113,11 +113,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the parts, or one of them in this process."""
     parser = Parser(prog="python -m runs.accelerator", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(SHARES)} (default: all)")
-    parser.add_argument("--minutes", type=float, default=7.5, metavar="X", help="for all parts (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=7.5, metavar="X", help="time limit of all parts together (default: %(default)s)"
+    )
     parser.add_argument(
         "--output", type=Path, default=RESULTS, metavar="DIR", help="where the results go (default: %(default)s)"
     )
-    parser.add_argument("--rehearse", action="store_true", help="do everything in small, on any device")
+    parser.add_argument("--rehearse", action="store_true", help="small sizes, on any device")
     parser.add_argument("--inside", metavar="PART", help="measure one part in this process, and print what it finds")
     given = parser.read(argv)[1]
     names = [given["inside"]] if given["inside"] else given["parts"] or list(SHARES)

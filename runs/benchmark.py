@@ -62,7 +62,7 @@ def random_return(environment: str) -> float:
 
 
 def scores(results: Results, task: tuple[str, str, int], last: int | None) -> dict[str, np.ndarray]:
-    """The score of every seed (seeds,) by method; none for a task whose upper bound was not run."""
+    """The score of every seed (seeds,) by method; none for a task without `model_free`."""
     returns = {method: final_returns(results.get(_name(*task, method), []), last) for method in GIVEN}
     if not len(returns[UPPER]):
         return {}

@@ -59,7 +59,7 @@ def blocks_of(folder: Path) -> Iterator[tuple[Path, Settings]]:
             yield path.parent, saved_settings(path.parent, read_saved)
 
 
-def check_block(where: Path, saved: Settings, config: Config, mend: str) -> None:
+def check_block(where: Path, saved: Settings, config: Config, remedy: str) -> None:
     """Only seeds of equal settings are put together.
 
     Raises:
@@ -70,7 +70,7 @@ def check_block(where: Path, saved: Settings, config: Config, mend: str) -> None
     for name, value in saved.names.items():
         if name not in PER_BLOCK and value != expected[name]:
             raise ConfigError(f"{where} was run with {flag(name)} {value}, not {expected[name]}; "
-                              f"give another {mend}, or move it away")  # fmt: skip
+                              f"give another {remedy}, or move it away")  # fmt: skip
 
 
 def _stretches(seeds: Iterable[int], most: int) -> Iterator[tuple[int, int]]:

@@ -11,30 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_taskmet.runner.plotting import band, curve, draw_against, save_both
+from mbrl_taskmet.runner.plotting import band, curve, draw_against, save_both, shared_legend
+from mbrl_taskmet.runner.statistics import standard_error
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
-from runs.report import LAST, Results, read_published, returns_against
+from runs.report import LAST, Results, read_published, second_half
 from runs.setting import Setting
 
 UNITS = (3, 1, 2, 4, 8, 16, 32)
 CRITIC: dict[str, Any] = {"q_layer_norm": False, "q_sparsity": 0.0}
-"""Nothing that guards the critic against noise: there is none, and it costs return; see `NOTES.md`."""
+"""Nothing that guards the critic against noise: there is none, and it costs return (`results/decisions/small-model.md`)."""
 GIVEN: dict[str, dict[str, Any]] = {
     "mle": CRITIC,
     "omd": CRITIC,
     "taskmet": {**CRITIC, "metric": "full", "metric_input": "state_action"},
     "omd_code": {"method": "omd", "preset": "paper-code", "x64": True},
 }
-"""What a method is given beside its name and size; `NOTES.md` says how it was chosen. The last is as published."""
+"""What a method is given beside its name and size, chosen as in `results/decisions/small-model.md`; the last as published."""
 QUANTITIES = {"episode_return": ("eval/return", "return"), "dynamics_mse": ("train/model_mse_state", "model error")}
 
 
 def draw(results: Results, output: Path, logdir: Path) -> None:
-    """Figure 8, published above and ours below, and the final return against the number of units where there are several."""
+    """Figure 8, published above and ours below, and the return against the number of units where there are several."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure = Figure(figsize=(13, 8), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="col")
     for column, (theirs, (ours, label)) in enumerate(QUANTITIES.items()):
         for method in GIVEN:
@@ -47,10 +48,10 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         for axis, source in zip(axes[:, column], ("published", "this library"), strict=True):
             axis.set(title=f"{source}, 3 hidden units", ylabel=label)
             axis.grid(alpha=0.3)
-            axis.legend(fontsize="small")
         axes[1, column].set_xlabel("environment steps")
         axes[1, column].locator_params(axis="x", nbins=5)
     axes[0, 1].set_yscale("log")
+    shared_legend(axes.ravel())
     save_both(figure, output / "figure8.png")
     if len({name.rpartition("-")[2] for name in results}) > 1:
         _draw_units(results, output)
@@ -74,12 +75,18 @@ def _published_band(axis: Any, quantity: str, method: str) -> None:
 def _draw_units(results: Results, output: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axis = figure.subplots()
     units = sorted(UNITS)
-    draw_against(axis, units, {NAMES[method]: returns_against(results, method, units) for method in GIVEN}, STYLE)
-    axis.set(xlabel="hidden units of the model", ylabel="final return, mean ± standard error", ylim=(0, 520))
-    axis.legend(fontsize="small")
+    for method in PUBLISHED_3:
+        name, style = NAMES[method], STYLE[NAMES[method]]
+        returns = {number: second_half(results.get(f"{method}-{number}", [])) for number in units}
+        points = {number: (float(own.mean()), standard_error(own)) for number, own in returns.items() if len(own)}
+        draw_against(axis, units, {name: points}, STYLE)
+        for number, own in returns.items():
+            axis.plot([number] * len(own), own, ".", color=style["color"], alpha=0.4)
+    axis.set(xlabel="hidden units of the model", ylabel="return over the second half of training", ylim=(0, 520))
+    shared_legend([axis])
     save_both(figure, output / "units.png")
 
 

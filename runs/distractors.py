@@ -20,22 +20,33 @@ from mbrl_taskmet.runner.agent import restored
 from mbrl_taskmet.runner.plotting import STYLES, draw_against, save_both, shared_legend
 from mbrl_taskmet.runner.rundir import check_code, saved_settings
 from runs.experiment import Experiment, main
-from runs.names import NAMES, STYLE
-from runs.report import Results, as_count, as_number, read_csv, read_published, returns_against, undamaged, write_csv
+from runs.names import NAMES
+from runs.report import (
+    Results,
+    as_count,
+    as_number,
+    final_returns,
+    read_csv,
+    read_published,
+    returns_against,
+    undamaged,
+    write_csv,
+)
 from runs.setting import Setting
 
 COUNTS = (16, 32, 64, 128, 256, 512)
-TITLES = (
-    "published: final, TaskMet the best of six settings",
-    "this library: final, one setting each",
-    "this library: mean over training",
-)
 UNITS = {"normalized": "standard deviations", "environment": "the environment's units, as published"}
 REAL = ("cart position", "cart velocity", "pole angle", "pole velocity")
 GIVEN: dict[str, dict[str, Any]] = {method: {"method": method} for method in METHODS}
 GIVEN["taskmet_exp"] = {"method": "taskmet", "metric_activation": "exp", "metric_floor": 0.05, "metric_lr": 0.01,
                         "metric_warmup": 2000}  # fmt: skip
 """Settings by the first part of a setting's name."""
+LINES: dict[str, dict[str, Any]] = {
+    "published, final": {"color": "#777777", "linestyle": "--", "marker": "s"},
+    "final, mean": {"color": "#0072b2", "linestyle": "-", "marker": "^"},
+    "mean over training": {"color": "#e69f00", "linestyle": ":", "marker": "D", "markersize": 4},
+}
+"""How the curves of Figure 6 are drawn."""
 METRICS = tuple(name for name, given in GIVEN.items() if given["method"] == "taskmet")
 
 
@@ -49,24 +60,39 @@ def published() -> dict[tuple[str, int], tuple[float, float]]:
 
 
 def draw(results: Results, output: Path, logdir: Path) -> None:
-    """Figure 6, the published one beside ours, at the end and over all of training, and Figure 7."""
+    """Figure 6, a panel per method, and Figure 7."""
     from matplotlib.figure import Figure
 
     kept = _read_weights(output / "weights.csv.gz")
-    figure = Figure(figsize=(15, 4.5), layout="constrained")
-    axes = figure.subplots(1, 3, sharey=True)
-    numbers = published()
-    theirs = {name: {count: numbers[name, count] for count in COUNTS if (name, count) in numbers} for name in NAMES.values()}
-    final, whole = (
-        {name: returns_against(results, method, COUNTS, last) for method, name in NAMES.items()} for last in (1, None)
-    )
-    for axis, title, curves in zip(axes, TITLES, (theirs, final, whole), strict=True):
-        draw_against(axis, COUNTS, curves, STYLE)
-        axis.set(title=title, xlabel="distractors", xlim=(14, 590), ylim=(0, 520))
-    figure.legend(*axes[1].get_legend_handles_labels(), fontsize="small", loc="outside right center")
-    axes[0].set_ylabel("return, mean ± standard error")
+    shown = [method for method in GIVEN if any(f"{method}-{count}" in results for count in COUNTS)]
+    figure = Figure(figsize=(15, 6.5), layout="constrained")
+    axes = figure.subplots(2, -(-len(shown) // 2), sharex=True, sharey=True, squeeze=False)
+    for axis, method in zip(axes.ravel(), shown, strict=False):
+        _draw_method(axis, method, results)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("return, mean ± standard error")
+    for axis in axes[-1]:
+        axis.set_xlabel("distractors")
+    shared_legend(axes.ravel())
     save_both(figure, output / "figure6.png")
     _draw_metric(kept | {(line["setting"], line["seed"]): line for line in _weights(results, logdir)}, output)
+
+
+def _draw_method(axis: Any, method: str, results: Results) -> None:
+    """One method's returns against the number of distractors, at the end and over training, and the published ones."""
+    name, numbers = NAMES[method], published()
+    theirs = {count: numbers[name, count] for count in COUNTS if (name, count) in numbers}
+    curves = {
+        "published, final": theirs,
+        "final, mean": returns_against(results, method, COUNTS),
+        "mean over training": returns_against(results, method, COUNTS, None),
+    }
+    draw_against(axis, COUNTS, curves, LINES)
+    returns = {count: final_returns(results.get(f"{method}-{count}", [])) for count in COUNTS}
+    places = [count for count, values in returns.items() for _ in values]
+    axis.plot(places, np.concatenate(list(returns.values())), "o", markersize=4, color="#0072b2", alpha=0.4, linewidth=0,
+              label="final, each seed")  # fmt: skip
+    axis.set(title=f"{name}, {max(map(len, returns.values()))} seeds", xlim=(13, 630), ylim=(-15, 520))
 
 
 def _draw_metric(lines: dict[tuple[str, int], dict[str, Any]], output: Path) -> None:
@@ -81,20 +107,21 @@ def _draw_metric(lines: dict[tuple[str, int], dict[str, Any]], output: Path) -> 
         return
     write_csv(output / "weights.csv.gz", [lines[key] for key in sorted(lines)])
     learned = [method for method in METRICS if any(name.startswith(f"{method}-") for name, _ in lines)]
-    figure = Figure(figsize=(11, 4.5 * len(learned)), layout="constrained")
+    figure = Figure(figsize=(13.5, 4.5 * len(learned)), layout="constrained")
     axes = figure.subplots(len(learned), 2, sharey="col", squeeze=False)
     for row, method in zip(axes, learned, strict=True):
+        seeds = len({seed for name, seed in lines if name.startswith(f"{method}-")})
         for axis, (key, units) in zip(row, UNITS.items(), strict=True):
             for place, count in enumerate(COUNTS):
                 own = [line[key].split() for (name, _), line in lines.items() if name == f"{method}-{count}"]
                 if own:
                     _draw_weights(axis, place, np.mean(np.array(own, float), axis=0))
             axis.set_xticks(range(len(COUNTS)), [str(count) for count in COUNTS])
-            axis.set(xlabel="distractors", title=f"{NAMES[method]}\nerrors in {units}")
+            axis.set(xlabel="distractors", title=f"{NAMES[method]}, {seeds} seeds\nerrors in {units}")
             axis.grid(alpha=0.3)
         row[0].set_ylabel("weight in the metric, mean over seeds")
         row[1].set_yscale("log")
-    shared_legend(axes[0, :1])
+    shared_legend(axes.ravel())
     save_both(figure, output / "figure7.png")
 
 

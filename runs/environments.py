@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mbrl_taskmet.runner.plotting import band, curve, save_both
+from mbrl_taskmet.runner.plotting import draw_seeds, save_both
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
-from runs.report import Results
+from runs.report import LAST, Results, final_returns
 from runs.setting import Setting
 
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
@@ -43,26 +43,26 @@ def _name(environment: str, method: str, count: int) -> str:
 
 
 def draw(results: Results, output: Path, logdir: Path) -> None:
-    """Returns along training, a column per environment, a row per number of distractors."""
+    """Every seed's return at the end and their mean, a column per environment, a row per number of distractors."""
     from matplotlib.figure import Figure
 
     shown = [e for e in ENVIRONMENTS if any(_name(e, method, count) in results for method in METHODS for count in COUNTS)]
-    figure = Figure(figsize=(4 * len(shown), 7), layout="constrained")
-    axes = figure.subplots(len(COUNTS), len(shown), sharex="col", sharey="col", squeeze=False)
+    figure = Figure(figsize=(4 * len(shown), 5), layout="constrained")
+    axes = figure.subplots(len(COUNTS), len(shown), sharex="col", sharey=True, squeeze=False)
     for row, count in enumerate(COUNTS):
         for column, environment in enumerate(shown):
             axis = axes[row, column]
-            for method in METHODS:
-                rows = results.get(_name(environment, method, count), [])
-                if rows:
-                    band(axis, *curve(rows, "eval/return"), label=NAMES[method], **STYLE[NAMES[method]])
+            for place, method in enumerate(METHODS):
+                returns = final_returns(results.get(_name(environment, method, count), []), LAST)
+                if len(returns):
+                    style = STYLE[NAMES[method]]
+                    draw_seeds(axis, place, returns, float(returns.mean()), None, style["color"], style["marker"])
             axis.set_title(f"{environment}, {count} distractors")
-            axis.locator_params(axis="x", nbins=4)
+            axis.set_yticks(range(len(METHODS)), [NAMES[method] for method in METHODS])
             axis.grid(alpha=0.3)
-        axes[row, 0].set_ylabel("return")
+    axes[0, 0].invert_yaxis()  # of all, which share it
     for axis in axes[-1]:
-        axis.set_xlabel("environment steps")
-    axes[0, 0].legend(fontsize="small")
+        axis.set_xlabel(f"return, last {LAST} evaluations: seeds, mean")
     save_both(figure, output / "figure.png")
 
 

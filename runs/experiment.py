@@ -20,6 +20,8 @@ from mbrl_taskmet.rl.settings import Settings
 from mbrl_taskmet.runner.agent import run
 from mbrl_taskmet.runner.command import Parser, check_counts, command, cores, start_jax
 from mbrl_taskmet.runner.plotting import drawing
+from mbrl_taskmet.runner.records import write_text
+from runs import provenance
 from runs.blocks import PER_BLOCK, blocks_of, check_block, planned, rows_of
 from runs.report import Results, merged, read_report, read_runs, report, reported_settings
 from runs.setting import Setting
@@ -60,8 +62,8 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     configs = {setting.name: setting.config | {**given, "steps": options.steps} for setting in chosen}
     earlier, runs = read_report(options.output) if options.output else ({}, {})
     if strange := earlier.keys() - {setting.name for setting in experiment.settings}:
-        raise ConfigError(f"the report in {options.output} has a setting {min(strange)}, which runs.{experiment.name} has not; "
-                          "restore it, or give another --output")  # fmt: skip
+        raise ConfigError(f"the report in {options.output} has a setting {min(strange)}, which runs.{experiment.name} does not "
+                          "have; restore it, or give another --output")  # fmt: skip
     for setting in chosen:
         configs[setting.name].resolve()  # what cannot work is refused before anything is run
         for name in fnmatch.filter(runs, f"{setting.name}/*"):
@@ -79,7 +81,7 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
                 run(env, block.config, block.directory, go_on="give the same command again", say=partial(print, flush=True))
     found = {name: rows for name in configs if (rows := rows_of(options.logdir / name, seeds, options.steps))}
     if not found and not earlier:
-        raise ConfigError(f"{options.logdir} holds no evaluation; leave --report out to make some")
+        raise ConfigError(f"{options.logdir} holds no evaluation; leave out --report to run the experiment")
     output = options.output or options.logdir
     output.mkdir(parents=True, exist_ok=True)
     results = {s.name: merged(earlier.get(s.name, []), found.get(s.name, [])) for s in experiment.settings}
@@ -87,7 +89,9 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
     blocks = runs | read_runs(options.logdir, found)
     with drawing(output, "give the same command again, with --report"):  # first: a damaged file that it draws is refused
         experiment.draw(results, output, options.logdir)
+    page = provenance.of_experiment(experiment.name, experiment.settings, given, results, blocks)
     report(experiment.settings, results, blocks, output)
+    write_text(output / provenance.NAME, page)
     print((output / "table.md").read_text(encoding="utf-8"))
     return 0
 
@@ -97,16 +101,18 @@ def _parser(experiment: Experiment) -> Parser:
         prog=f"python -m runs.{experiment.name}",
         epilog="A setting that is given holds for every line of the table; the defaults shown are the agents'.",
     )
-    parser.add_argument("--seeds", type=int, default=experiment.seeds, help="seeds of every setting (default: %(default)s)")
-    parser.add_argument("--first-seed", type=int, default=0, help="number of the first one (default: 0)")
-    parser.add_argument("--steps", type=int, default=experiment.steps, help="environment steps (default: %(default)s)")
-    parser.add_argument("--block", type=int, default=10, help="most seeds of one run (default: %(default)s)")
-    parser.add_argument("--only", action="extend", nargs="+", metavar="PATTERN", help="only settings such as 'taskmet-*'")
-    parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
+    parser.add_argument("--seeds", type=int, default=experiment.seeds, help="seeds per setting (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="number of the first seed (default: 0)")
+    parser.add_argument("--steps", type=int, default=experiment.steps, help="environment steps per seed (default: %(default)s)")
+    parser.add_argument("--block", type=int, default=10, help="most seeds per run (default: %(default)s)")
+    parser.add_argument(
+        "--only", action="extend", nargs="+", metavar="PATTERN", help="only the settings that match, such as 'taskmet-*'"
+    )
+    parser.add_argument("--report", action="store_true", help="run nothing; write the report of the finished runs")
     parser.add_argument("--logdir", type=Path, default=Path("runs/logs") / experiment.name, metavar="DIR",
-                        help="where the blocks are (default: %(default)s)")  # fmt: skip
+                        help="directory of the runs (default: %(default)s)")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="where table and pictures go, added to those that are there (default: the logdir)")  # fmt: skip
+                        help="directory of the report, which is added to (default: the logdir)")  # fmt: skip
     parser.add_settings(Settings, leave_out=("suite", "env", *PER_BLOCK))
     return parser
 

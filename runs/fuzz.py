@@ -69,7 +69,7 @@ def kinds() -> dict[str, Cases]:
 
 
 def fuzz(cases: int, seed: int, kinds: dict[str, Cases], limit: float = LIMIT) -> dict[str, Any]:
-    """What so many cases came to, as many of each kind.
+    """The outcomes of the cases, equally many of each kind.
 
     Args:
         cases: how many.
@@ -91,7 +91,7 @@ def fuzz(cases: int, seed: int, kinds: dict[str, Cases], limit: float = LIMIT) -
             answer, said = judge(case, sandbox.root, limit)
             counts[kind][answer] += 1
             if answer in FINDINGS:
-                findings.append({"case": number, "kind": kind, "finding": answer, "input": case.told, "said": said})
+                findings.append({"case": number, "kind": kind, "finding": answer, "input": case.told, "printed": said})
                 print(f"case {number}, {kind}: {answer}: {case.told}: {said}", file=sys.stderr, flush=True)
     return {
         "cases": sum(map(Counter.total, counts.values())), "seed": seed,
@@ -101,14 +101,14 @@ def fuzz(cases: int, seed: int, kinds: dict[str, Cases], limit: float = LIMIT) -
 
 
 def told(found: dict[str, Any]) -> str:
-    """The figures for a reader."""
+    """The figures as Markdown."""
     total = Counter[str]()
     lines = []
     for kind, count in found["counts"].items():
         total.update(count)
         cells = [str(count.get(answer, 0)) for answer in ANSWERS] + [str(sum(count.get(name, 0) for name in FINDINGS))]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
-    each = "".join(f"- case {one['case']}, {one['kind']}, {one['finding']}: `{one['input']}`: {one['said']}\n"
+    each = "".join(f"- case {one['case']}, {one['kind']}, {one['finding']}: `{one['input']}`: {one['printed']}\n"
                    for one in found["findings"])  # fmt: skip
     meanings = "\n".join(f"- {name}: {meaning}, {total[name]} times" for name, meaning in FINDINGS.items())
     rows = "\n".join(lines)

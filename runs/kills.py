@@ -1,4 +1,4 @@
-"""Kills at random moments: `python -m runs.kills --kills 100` counts the runs that end as if nothing had happened.
+"""Kills at random moments: `python -m runs.kills --kills 100` counts the runs that end bit for bit as if undisturbed.
 
 A small run of an agent or of the decision tasks is started, killed (SIGKILL) after a random time, started again as its user
 would, killed again, up to six times, and then left to end. Its record and its last checkpoint with the replay, or a task's
@@ -41,7 +41,7 @@ MOMENTS = ("before the directory", "before the first checkpoint", "while a check
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Run the kills and write what they came to; 1 if a run did not end as it should."""
+    """Run the kills and write the counts; 1 if a run did not end as the undisturbed one."""
     options = trials.read(argv, "kills", __doc__ or "", "kills", 100, "moments")
     with tempfile.TemporaryDirectory() as folder:
         found = kill(options.kills, options.seed, Path(folder))
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def kill(kills: int, seed: int, folder: Path) -> dict[str, Any]:
-    """What so many kills came to; `folder` is for the runs."""
+    """The outcome of `kills` kills; the runs are in `folder`."""
     chance, begin = random.Random(seed), time.monotonic()
     undisturbed = {kind: _undisturbed(kind, folder) for kind in COMMANDS}
     moments: Counter[str] = Counter()
@@ -96,7 +96,7 @@ def difference(directory: Path, whole: Path) -> str | None:
 
 
 def told(found: dict[str, Any]) -> str:
-    """The figures for a reader."""
+    """The figures as Markdown."""
     lines = "\n".join(f"| {moment} | {count} |" for moment, count in found["moments"].items())
     failures = "".join(f"- {one['kind']}, {one['kills']} kills: {one['error']}\n" for one in found["lost"])
     counted = f"{found['identical_runs']} of {found['runs']} runs, killed {found['kills']} times in all,"
@@ -131,7 +131,7 @@ def _new(kind: str, directory: Path) -> list[str]:
 
 
 def _command(kind: str, directory: Path, chance: random.Random) -> list[str]:
-    """What a user gives next: `--resume`, or where the run has not begun the first command, as likely."""
+    """The user's next command: `--resume`, or the first command again if the run has not begun."""
     if not directory.exists() or (not began(directory) and chance.random() < 0.5):
         return _new(kind, directory)
     share = ["--checkpoint-share", "1"] if kind == "agent" else []
@@ -167,7 +167,7 @@ def _killed(argv: list[str], seconds: float, directory: Path, folder: Path) -> s
 
 
 def _ended(argv: list[str], folder: Path) -> str | None:
-    """Let a command end; what it says if that is no success."""
+    """Wait for a command; its output if it fails."""
     process = _started(argv, folder)
     error = process.communicate()[1]
     return None if process.returncode == 0 else f"exit code {process.returncode}: {error.strip()[-500:]}"

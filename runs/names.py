@@ -1,4 +1,4 @@
-"""What the methods are called, and how they are drawn, in every figure of the experiments."""
+"""Names and line styles of the methods in all figures of the experiments."""
 
 from __future__ import annotations
 

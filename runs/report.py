@@ -1,6 +1,8 @@
 """The tables of an experiment.
 
-table.md, table.csv     a line per setting; P: the probability that its rival is better, at the last evaluation and over all
+table.csv               a line per setting; P: the probability that its rival is better, at the last evaluation and over all
+table.md                the columns of it that fit a page
+seeds.csv               a line per seed: its returns at the end and over training, and its model error
 curves.csv.gz           return and model error of every evaluation of every seed
 runs.json               settings, seeds, device, versions and wall time of every block
 
@@ -33,6 +35,8 @@ from runs.setting import Setting
 
 PUBLISHED = Path(__file__).parent / "published"
 LAST = 10  # evaluations
+SHOWN = ("setting", "seeds", "steps", "final return", "all evaluations", "published")
+"""Columns of table.csv that table.md has."""
 
 Rows = list[dict[str, Any]]
 Results = dict[str, Rows]  # by the name of the setting; only those with a row
@@ -42,7 +46,9 @@ Runs = dict[str, dict[str, Any]]  # what is known of a block, by "setting/block"
 def report(settings: Iterable[Setting], results: Results, runs: Runs, output: Path) -> None:
     """Write the table, the curves and where they come from."""
     lines = [_line(setting, results) for setting in settings if setting.name in results]
-    write_table(output / "table.csv", lines)
+    write_csv(output / "table.csv", lines)
+    write_text(output / "table.md", markdown([{name: line[name] for name in SHOWN} for line in lines]))
+    write_csv(output / "seeds.csv", [line for name, rows in results.items() for line in _seeds(name, rows)])
     curves = [
         {"setting": name, "seed": row["seed"], "step": row["step"], "return": _short(row["eval/return"]),
          "model_error": _short(row["train/model_mse_state"])}
@@ -53,20 +59,20 @@ def report(settings: Iterable[Setting], results: Results, runs: Runs, output: Pa
 
 
 def read_runs(logdir: Path, names: Iterable[str]) -> Runs:
-    """What is known of the finished blocks of the named settings."""
+    """The records of the finished blocks of the named settings."""
     keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
     runs = {}
     for path in (path for name in names for path in sorted((logdir / name).glob("*/summary.json"))):
         with undamaged(path):
             summary = read_json(path)
-            known = {key: summary[key] for key in keys}
+            known = _checked({key: summary[key] for key in keys})
         settings = saved_settings(path.parent, read_saved)
         runs[str(path.parent.relative_to(logdir))] = known | {"settings": dict(settings.names)}
     return runs
 
 
 def reported_settings(output: Path, run: dict[str, Any], setting: Setting) -> Settings:
-    """What a block in the report in `output` was run with; the environment was not kept once, but is the setting's.
+    """The settings of a block in the report in `output`; old reports lack the environment, which is then the setting's.
 
     Raises:
         ConfigError: it is damaged, or of newer code.
@@ -101,12 +107,22 @@ def read_report(output: Path) -> tuple[Results, Runs]:
         runs = read_json(file)
         if not isinstance(runs, dict) or not all(isinstance(run, dict) for run in runs.values()):
             raise ValueError("it is no table of blocks")
-        return results, runs
+        return results, {name: _checked(run) for name, run in runs.items()}
+
+
+def _checked(run: dict[str, Any]) -> dict[str, Any]:
+    """`run`, if its device, versions and wall time can be printed by `runs/provenance.py`; an exception otherwise."""
+    if "device" in run:
+        _ = [run["device"][key] for key in ("count", "kind", "machine")]
+    if "versions" in run:
+        hash(tuple(run["versions"].items()))
+    float(run.get("wall_seconds") or 0)
+    return run
 
 
 @contextmanager
-def undamaged(path: Path, mend: str = "restore it, or give another --output") -> Iterator[Path]:
-    """Where a file of a report is read: whatever it lacks is a ConfigError that names it, and what to do."""
+def undamaged(path: Path, remedy: str = "restore it, or give another --output") -> Iterator[Path]:
+    """Context in which a file of a report is read: any error becomes a ConfigError that names the file and what to do."""
     try:
         yield path
     except ConfigError:
@@ -122,7 +138,7 @@ def undamaged(path: Path, mend: str = "restore it, or give another --output") ->
         ValueError,
         RecursionError,
     ) as error:
-        raise ConfigError(f"{path} is damaged ({shortened(error)}); {mend}") from error
+        raise ConfigError(f"{path} is damaged ({shortened(error)}); {remedy}") from error
 
 
 def as_number(text: str) -> float:
@@ -134,7 +150,7 @@ def as_number(text: str) -> float:
 
 
 def as_count(text: str) -> int:
-    """The seed or the step in a cell; ValueError for what is none."""
+    """The seed or step in a cell; ValueError for anything else."""
     value = int(text)
     if not 0 <= value <= MOST:
         raise ValueError(f"{text} is no seed and no step")
@@ -142,7 +158,7 @@ def as_count(text: str) -> int:
 
 
 def merged(earlier: Rows, now: Rows) -> Rows:
-    """Of each seed the rows that reach further; `now`'s where both reach as far."""
+    """For each seed the rows with more steps; `now`'s if both have as many."""
     seeds: dict[int, Rows] = {}
     for own in [*_by_seed(earlier), *_by_seed(now)]:
         before = seeds.get(own[0]["seed"])
@@ -164,6 +180,11 @@ def final_returns(rows: Rows, last: int | None = 1) -> np.ndarray:
         known = [row["eval/return"] for row in own[-(last or len(own)) :] if row["eval/return"] is not None]
         values += [float(np.mean(known))] if known else []
     return np.array(values)
+
+
+def second_half(rows: Rows) -> np.ndarray:
+    """Each seed's mean return (seeds,) over the evaluations after half of its steps; seeds that know none are left out."""
+    return final_returns([row for own in _by_seed(rows) for row in own if 2 * row["step"] > own[-1]["step"]], None)
 
 
 def returns_against(
@@ -203,6 +224,19 @@ def read_csv(path: Path, key: tuple[str, ...] = ()) -> list[dict[str, str]]:
     if twice:
         raise ValueError(f"it has two lines of {', '.join(key)} {', '.join(twice[0])}")
     return lines
+
+
+def _seeds(name: str, rows: Rows) -> Iterator[dict[str, Any]]:
+    """The line of every seed of a setting; empty cells where nothing is known."""
+    for own in _by_seed(rows):
+        returns = {
+            "final return": final_returns(own), f"last {LAST} evaluations": final_returns(own, LAST),
+            "second half": second_half(own), "all evaluations": final_returns(own, None),
+        }  # fmt: skip
+        known = {label: _short(float(value[0]) if len(value) else None) for label, value in returns.items()}
+        end = own[-1]
+        yield {"setting": name, "seed": end["seed"], "steps": end["step"], **known,
+               "model error": _short(end["train/model_mse_state"])}  # fmt: skip
 
 
 def _line(setting: Setting, results: Results) -> dict[str, Any]:
@@ -257,7 +291,7 @@ def write_table(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def markdown(lines: list[dict[str, Any]]) -> str:
-    """At least one line as a table of Markdown's."""
+    """At least one line as a Markdown table."""
     rows = [list(lines[0]), *(line.values() for line in lines)]
     first, *text = ("| " + " | ".join(map(str, row)) + " |\n" for row in rows)
     return first + "|---" * len(lines[0]) + "|\n" + "".join(text)

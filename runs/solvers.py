@@ -23,7 +23,7 @@ import numpy as np
 
 from mbrl_taskmet.rl.settings import Config, read_saved
 from mbrl_taskmet.runner.agent import restored
-from mbrl_taskmet.runner.plotting import STYLES, save_both
+from mbrl_taskmet.runner.plotting import STYLES, draw_seeds, save_both
 from mbrl_taskmet.runner.rundir import saved_settings
 from runs.experiment import Experiment, main
 from runs.report import LAST, Results, as_number, final_returns, read_csv, undamaged, write_table
@@ -50,7 +50,7 @@ SOLVERS: dict[str, dict[str, Any]] = {
 
 
 def draw(results: Results, output: Path, logdir: Path) -> None:
-    """Final return against milliseconds per gradient, and the table of gradients."""
+    """The return, the gradient's quality and its cost, a row per solver; and the table of gradients."""
     blocks = sorted(path.parent.parent for path in (logdir / DEFAULT).glob("*/checkpoints/state"))
     path = output / "gradients.csv"
     if blocks:
@@ -131,23 +131,28 @@ def gradients(block: Path) -> dict[str, tuple[int, float, float, float, float]]:
 
 
 def _draw(results: Results, numbers: dict[str, tuple[float, ...]], output: Path) -> None:
-    """`numbers`: cosine, signal and milliseconds by solver."""
+    """A row per solver: its seeds' returns, and how good its gradient is and what it costs.
+
+    numbers: cosine, signal and milliseconds by solver.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 4.5), layout="constrained")
-    axes = figure.subplots(1, 3, sharex=True)
-    for place, (name, (cosine, signal, milliseconds)) in enumerate(numbers.items()):
-        style = {**STYLES[place % len(STYLES)], "linestyle": "", "markersize": 8, "fillstyle": "left" if place > 7 else "full"}
-        final = final_returns(results.get(name, []), LAST)
-        for axis, value in zip(axes, (final.mean() if len(final) else np.nan, cosine, signal), strict=True):
-            axis.plot(milliseconds, value, label=name, **style)
-    axes[0].set_ylabel("return, mean of the last ten evaluations")
-    axes[1].set_ylabel(f"cosine with the gradient of {LONG} products")
-    axes[2].set_ylabel("signal over batches")
+    figure = Figure(figsize=(13, 4.8), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    for place, (name, (cosine, _, milliseconds)) in enumerate(numbers.items()):
+        returns = final_returns(results.get(name, []), LAST)
+        color = STYLES[2 if name == DEFAULT else -1]["color"]
+        if len(returns):
+            draw_seeds(axes[0], place, returns, float(returns.mean()), None, color)
+        for axis, value in zip(axes[1:], (cosine, milliseconds), strict=True):
+            axis.barh(place, value, color=color, height=0.6)
+    axes[0].set_yticks(range(len(numbers)), [f"{name}, the default" if name == DEFAULT else name for name in numbers])
+    axes[0].invert_yaxis()  # of all three, which share it
+    axes[0].set(title="how the agent learns", xlabel=f"return, last {LAST} evaluations: seeds, mean", xlim=(0, 520))
+    axes[1].set(title="how good the gradient is", xlabel=f"cosine with the gradient of {LONG} products")
+    axes[2].set(title="what it costs", xlabel="ms per metric gradient")
     for axis in axes:
-        axis.set(xlabel="ms per metric gradient")
         axis.grid(alpha=0.3)
-    figure.legend(*axes[1].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     save_both(figure, output / "figure.png")
 
 

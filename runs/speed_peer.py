@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m runs.speed_peer", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--python", default=sys.executable, help="interpreter that has sbx-rl (default: this one)")
     parser.add_argument("--steps", type=int, default=4000, help="environment steps that are timed (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="of each, in turn (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of each, in turn (default: %(default)s)")
     options = argparse.Namespace(**parser.read(argv)[1])
     check_counts(options, "steps", "repeats")
     if options.steps < LEAST:

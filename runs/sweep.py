@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Train what is missing of a grid and write the table, or say how far it is.
+    """Train what is missing of a grid and write the table, or show its progress.
 
     The exit code is 0, 1 if a block failed, 2 for bad input, and 128 + the signal's number if the sweep was stopped.
     """
@@ -70,20 +70,20 @@ def _read(argv: list[str] | None) -> argparse.Namespace:
                "SBATCH_PARTITION and SBATCH_TIMELIMIT.",
     )  # fmt: skip
     parser.add_argument("--grid", type=Path, metavar="FILE", help="the grid file")
-    parser.add_argument("--status", type=Path, metavar="DIR", help="say how far the sweep in DIR is, and train nothing")
+    parser.add_argument("--status", type=Path, metavar="DIR", help="show the progress of the sweep in DIR, without training")
     parser.add_argument("--logdir", type=Path, metavar="DIR",
-                        help="where the blocks and the table go, on all machines the same (default: runs/logs/NAME of the "
+                        help="directory of the runs and the table, shared by all machines (default: runs/logs/NAME of the "
                              "grid's file)")  # fmt: skip
     parser.add_argument("--engine", choices=("processes", "ray", "slurm"),
-                        help="what starts the blocks (default: processes; ray with --address)")  # fmt: skip
-    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster that exists, as ray start says it")
-    parser.add_argument("--workers", type=int, metavar="N", help="most blocks at a time (default: as there is room for)")
-    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="CPU cores of a block (default: %(default)s)")
-    parser.add_argument("--gpus", type=float, default=0, metavar="X", help="GPUs of a block, such as 1 or 0.5 (default: 0)")
+                        help="what starts the processes (default: processes; ray with --address)")  # fmt: skip
+    parser.add_argument("--address", metavar="HOST:PORT", help="address of a running Ray cluster, as ray start prints it")
+    parser.add_argument("--workers", type=int, metavar="N", help="most blocks at a time (default: as many as fit)")
+    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="CPU cores per block (default: %(default)s)")
+    parser.add_argument("--gpus", type=float, default=0, metavar="X", help="GPUs per block, such as 1 or 0.5 (default: 0)")
     parser.add_argument("--block", type=int, metavar="N",
-                        help="most seeds of a block (default: 5 for each of its cores, all of them on a GPU)")  # fmt: skip
+                        help="most seeds per block (default: 5 for each of its cores; on a GPU all of them)")  # fmt: skip
     parser.add_argument("--retries", type=int, default=2, metavar="N",
-                        help="how often a block that failed goes on from its last checkpoint (default: 2)")  # fmt: skip
+                        help="retries of a block that fails, each from its last checkpoint (default: 2)")  # fmt: skip
     options = argparse.Namespace(**parser.read(argv)[1])
     if (options.grid is None) == (options.status is None):
         raise ConfigError("--grid or --status is missing; give a grid file to train, or the directory of a sweep to look at"

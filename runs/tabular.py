@@ -16,6 +16,7 @@ from agents.tabular import BOUNDS, FIGURE, ORIGINAL, read, study, table
 from mbrl_taskmet.runner.command import Parser, command
 from mbrl_taskmet.runner.plotting import band, save_both
 from mbrl_taskmet.runner.versions import environment
+from runs import provenance
 from runs.names import STYLE
 
 
@@ -39,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         "returns": {method: np.round(values, 6).tolist() for method, values in returns.items()},
     }  # fmt: skip
     (options.output / "runs.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (options.output / provenance.NAME).write_text(
+        provenance.of_run(provenance.command_of("tabular", record), record), encoding="utf-8"
+    )
     print(text)
     return 0
 

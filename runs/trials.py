@@ -1,4 +1,4 @@
-"""What programs share that try something at random many times: their flags, and the figures that they write."""
+"""The flags and the output of programs that repeat random trials."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def read(argv: list[str] | None, name: str, about: str, counted: str, default: i
         ConfigError: a flag is unknown, or the number is below 1.
     """
     parser = Parser(prog=f"python -m runs.{name}", description=about.split("\n")[0])
-    parser.add_argument(f"--{counted}", type=int, default=default, help="how many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help=f"of the {seed_of} (default: %(default)s)")
+    parser.add_argument(f"--{counted}", type=int, default=default, help=f"number of {counted} (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help=f"seed of the {seed_of} (default: %(default)s)")
     parser.add_argument(
-        "--output", type=Path, default=RESULTS, metavar="DIR", help="where the figures go (default: %(default)s)"
+        "--output", type=Path, default=RESULTS, metavar="DIR", help="directory of the results (default: %(default)s)"
     )
     options = argparse.Namespace(**parser.read(argv)[1])
     check_counts(options, counted)

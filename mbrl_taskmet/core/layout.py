@@ -1,4 +1,4 @@
-"""Trees of arrays as few vectors: on an accelerator every array costs a kernel, and a small one as much as a large one."""
+"""Pytrees packed into few vectors: on an accelerator each array costs a kernel, a small one as much as a large one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Unchanged:
 
 
 class Layout:
-    """Where the numbers of trees like `tree` lie in vectors, one after the other. `tree` may be in shapes and types alone."""
+    """The positions of the numbers of pytrees like `tree` in packed vectors. `tree` may hold shapes and types only."""
 
     def __init__(self, tree: PyTree):
         leaves, self._structure = jax.tree.flatten(tree)

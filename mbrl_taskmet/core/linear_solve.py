@@ -46,11 +46,11 @@ class Solution(NamedTuple):
 
 
 def _damping(default: float) -> Any:
-    return setting(default, "multiple of the identity added to the Hessian", flag="damping", low=0)
+    return setting(default, "multiple of the identity that is added to the Hessian", flag="damping", low=0)
 
 
 def _steps(default: int) -> Any:
-    return setting(default, "iterations of that solver", flag="solver_steps", low=1)
+    return setting(default, "iterations of the solver", flag="solver_steps", low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +247,7 @@ class Neumann(Iterative):
     because `steps` is.
     """
 
-    step_size: float = setting(0.1, "η of the Neumann series", flag="solver_step_size", above=0)
+    step_size: float = setting(0.1, "step size η of the Neumann series", flag="solver_step_size", above=0)
 
     @override
     def solve(self, operator: Operator, g: Vector) -> tuple[Vector, jax.Array, int]:

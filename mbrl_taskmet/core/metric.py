@@ -72,8 +72,8 @@ INPUTS: dict[str, type[Unconditional]] = {"none": Unconditional, "state": State,
 """What a metric may be conditioned on, by name."""
 
 Origin = Literal["identity", "published"]
-_ORIGIN = "where the metric starts"
-_NORMALIZE = "keep the norm of the metric's diagonal at the identity's"
+_ORIGIN = "initial metric: the identity, or the published one"
+_NORMALIZE = "rescale the metric so that the norm of its diagonal is the identity's"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +83,11 @@ class Metric:
     Subclasses say how many numbers it is made of, where these start, and what matrix they make.
     """
 
-    input: Unconditional = choice(INPUTS, "none", "what the metric is conditioned on", flag="metric_input")
+    input: Unconditional = choice(INPUTS, "none", "inputs of the metric", flag="metric_input")
     normalize: bool = setting(True, _NORMALIZE, flag="normalize")
-    floor: float = setting(0.5, "f, weight of the identity mixed into the metric", flag="metric_floor", low=0, high=0.99)
+    floor: float = setting(
+        0.5, "share f of the identity in the metric, which bounds its weights from below", flag="metric_floor", low=0, high=0.99
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -94,11 +96,11 @@ class Metric:
         """Raise ConfigError if two settings contradict each other."""
 
     def start(self, size: int) -> Float[Array, " entries"]:
-        """The numbers (entries,) of which the metric is made, where it is the identity of `size` n."""
+        """The parameters (entries,) with which the metric is the identity of `size` n."""
         raise NotImplementedError(f"{type(self).__name__} does not say where it starts")
 
     def semidefinite(self, raw: Float[Array, " entries"], size: int) -> Float[Array, ...]:
-        """A(φ), the matrix that numbers (entries,) make."""
+        """A(φ), the matrix of the parameters (entries,)."""
         raise NotImplementedError(f"{type(self).__name__} does not say which matrix it is")
 
     def diagonal(self, matrix: Float[Array, ...], size: int) -> Float[Array, " {size}"]:
@@ -116,7 +118,7 @@ class Metric:
     def raw(
         self, params: PyTree, observation: Float[Array, " n"], action: Float[Array, " m"]
     ) -> Float[Array, "entries *copies"]:
-        """The numbers (entries,) of which the metric of one observation (n,) and action (m,) is made; copies are summed."""
+        """The parameters (entries,) of the metric of one observation (n,) and action (m,); copies are summed."""
         if not isinstance(self.input, State):
             return params
         seen = {"observation": observation, "action": action}
@@ -182,7 +184,7 @@ class Weights(Metric):
     """
 
     activation: Literal["softplus", "exp", "sigmoid"] = setting(
-        "softplus", "what makes the weights of a scalar or diagonal metric positive", flag="metric_activation"
+        "softplus", "function that makes the weights of a scalar or diagonal metric positive", flag="metric_activation"
     )
 
     @override
@@ -198,7 +200,7 @@ class Weights(Metric):
 
 @dataclass(frozen=True, kw_only=True)
 class Scalar(Weights):
-    """λI. Normalised it is 1 for ever."""
+    """λI. Normalised it stays 1."""
 
     normalize: bool = setting(False, _NORMALIZE, flag="normalize")
 

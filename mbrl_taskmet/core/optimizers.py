@@ -1,4 +1,4 @@
-"""What optax has not: a step that keeps noise out of a network's ends, Adam's first step every time, and one schedule."""
+"""What optax lacks: a group lasso on first and last layers, an optimiser of Adam's first steps, and one schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Number = float | Shaped[Array, ""]
 """A setting's number: Python's, or a scalar that is traced."""
 
 FREE_SHARE = 0.5
-"""Groups of weights from this share of the largest one's size on are left alone by a step of `sparse`."""
+"""Groups of weights larger than this share of the largest group are not shrunk by `sparse`."""
 
 
 class Trained(NamedTuple):
@@ -38,7 +38,7 @@ Name = Literal["adam", "first_adam"]
 
 
 def critic_optimizer(name: Name, learning_rate: Number, sparsity: Number) -> optax.GradientTransformation:
-    """Adam or `first_adam`, which keeps noise out of a critic's inputs.
+    """Adam or `first_adam`, with a group lasso on the critic's inputs, which keeps noise out.
 
     Where `sparsity` λ is not 0, each step is followed by one of `sparse` on the rows of each head's first kernel, one for each
     input.
@@ -48,7 +48,7 @@ def critic_optimizer(name: Name, learning_rate: Number, sparsity: Number) -> opt
 
 
 def model_optimizer(name: Name, learning_rate: Number, sparsity: Number, hidden_layers: int) -> optax.GradientTransformation:
-    """Adam or `first_adam`, which keeps noise out of both ends of the dynamics network.
+    """Adam or `first_adam`, with a group lasso on the inputs and outputs of the dynamics network.
 
     Where `sparsity` λ is not 0, each step is followed by one of `sparse`: on the rows of the network's first kernel, one for
     each input, and the columns of its last, one for each output. An output that cannot be predicted then sends no noise back
@@ -60,7 +60,7 @@ def model_optimizer(name: Name, learning_rate: Number, sparsity: Number, hidden_
 
 
 def sparse(rate: Number, layers: dict[str, int], network: str = "params") -> optax.GradientTransformation:
-    """Bring all weights of one input, or of one output, closer to 0, the less the larger they are.
+    """Shrink the weights of each input, or of each output, together; large groups less, the largest not at all.
 
     For every group w of a kernel, of root mean square s:
 
@@ -69,8 +69,8 @@ def sparse(rate: Number, layers: dict[str, int], network: str = "params") -> opt
     A step of the proximal gradient of a group lasso (Yuan & Lin 2006) with the taper of the minimax concave penalty (Zhang
     2010), decoupled from Adam's step as AdamW's decay is. Adam moves a weight by about lr whether its gradient is signal or
     noise. With rate = λ·lr a weight of nothing but noise stays at about lr/2λ, where signal moves it by more than the rate.
-    κ follows the kernel, for what is small in a network is so only beside the rest of it: a step that took as much from large
-    groups would drain one end of a network, and the other would grow to make up for it.
+    κ is relative to the kernel. A step that took as much from large groups would shrink a whole layer, and the other layers
+    would grow to make up for it.
 
     Args:
         rate: how far a small group moves.

@@ -99,7 +99,7 @@ def flag(name: str) -> str:
 
 
 def shown(value: Any, most: int = 80) -> str:
-    """A value as a sentence quotes it: on one line, and not longer than that."""
+    """A value as messages quote it: shortened to one line."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # Python writes no number of thousands of digits, and a class of the user's may raise its own
@@ -114,7 +114,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """A setting or a choice where it stands in a tree of records.
+    """A setting or a choice at its place in a tree of records.
 
     Attributes:
         name: its unique name.
@@ -130,7 +130,7 @@ class Option:
 
     @property
     def variants(self) -> Mapping[str, type] | None:
-        """What a choice is among, or None for a setting."""
+        """The variants of a choice; None for a setting."""
         return self.field.metadata.get("variants")
 
     @property
@@ -226,7 +226,7 @@ def resolve(record: type[R], given: Given, preset: Given | None = None) -> R:
 
 
 def flatten(record: Any, prefix: str = "") -> dict[str, Any]:
-    """Every setting of built records by its name: plain values, complete."""
+    """All settings of built records, by name, as plain values."""
     values: dict[str, Any] = {}
     for field, option in _fields(type(record), prefix, ()):
         value = getattr(record, field.name)
@@ -256,12 +256,12 @@ def with_numbers(record: R, numbers: Given, prefix: str = "") -> R:
 
 
 def known_zero(number: Any) -> bool:
-    """Whether a setting is 0 where that is known while a program is made; a traced number is not."""
+    """Whether a setting is known to be 0 when a program is traced; False for a traced number."""
     return isinstance(number, (int, float)) and number == 0
 
 
 def check_fields(record: Any) -> None:
-    """What is made in Python is checked as what flags and files give.
+    """Check a record made in Python as flags and files are checked.
 
     Raises:
         ConfigError: a setting of `record` is of the wrong type, unknown or out of range, or a group is no record.
@@ -276,7 +276,7 @@ def check_fields(record: Any) -> None:
 
 
 def before(record: type) -> dict[str, Any]:
-    """What runs did that were saved before a field existed, by its name."""
+    """The values, by name, that hold for runs saved before a field existed."""
     declared = {option.name: option.field.metadata.get("before", dataclasses.MISSING) for option in options(record)}
     return {name: value for name, value in declared.items() if value is not dataclasses.MISSING}
 

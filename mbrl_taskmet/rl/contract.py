@@ -1,4 +1,4 @@
-"""What the agents ask of an environment's attributes and of what its functions give: each is converted or refused.
+"""The checks of an environment's attributes and of its functions' results: each is converted or refused.
 
 Every refusal is one sentence that names the class, what is wrong with it and what to do.
 """
@@ -23,11 +23,11 @@ _KINDS = (jnp.integer, jnp.floating)
 
 
 class UnsupportedEnvironment(ConfigError):
-    """An environment that the agents cannot run; its message names the reason and the mend."""
+    """An environment that the agents cannot run; its message names the reason and the remedy."""
 
 
 class _Attribute(NamedTuple):
-    """One that an environment needs: whether a value will do, what it is to be, and how that is written."""
+    """A required attribute of an environment: its check, its description and an example."""
 
     fits: Callable[[Any], bool]
     wanted: str
@@ -35,7 +35,7 @@ class _Attribute(NamedTuple):
 
 
 def check_attributes(env: Any) -> None:
-    """Raise UnsupportedEnvironment unless every attribute of an environment is there and will do."""
+    """Raise UnsupportedEnvironment unless every attribute of an environment is there and valid."""
     who = type(env).__name__
     for name, attribute in _ATTRIBUTES.items():
         try:
@@ -61,7 +61,7 @@ def check_attributes(env: Any) -> None:
 
 
 def called(env: Any, function: str, parts: tuple[str, ...], *args: Any) -> tuple[Any, ...]:
-    """What `env`'s function gives.
+    """The result of `env`'s function.
 
     Args:
         env: the environment.
@@ -86,7 +86,7 @@ def called(env: Any, function: str, parts: tuple[str, ...], *args: Any) -> tuple
 
 
 def ended(env: Any, *args: Any) -> jax.Array | None:
-    """What `env`'s termination tells of a step, as a bool (), or None.
+    """The result of `env`'s termination for a step, as a bool (), or None.
 
     Raises:
         UnsupportedEnvironment: it raises an error, or gives something else.
@@ -104,8 +104,7 @@ def ended(env: Any, *args: Any) -> jax.Array | None:
 def failed(where: str, error: Exception) -> UnsupportedEnvironment:
     """The refusal of a function that raises an error."""
     return UnsupportedEnvironment(
-        f"{where} fails ({type(error).__name__}: {brief(error)}); mend it; "
-        "it is compiled, so that jnp.where takes the place of if"
+        f"{where} fails ({type(error).__name__}: {brief(error)}); fix it; it is compiled, so use jnp.where in the place of if"
     )
 
 
@@ -156,7 +155,7 @@ def arrays(state: Any, where: str) -> Any:
 
 
 def alike(who: str, fresh: Any, moved: Any) -> Any:
-    """The state after a transition in the types of that after a reset, where they are wider or narrower ones of one kind.
+    """The state after a transition, cast to the types of the state after a reset where both are of one kind.
 
     Raises:
         UnsupportedEnvironment: their structures, shapes or kinds differ.
@@ -186,24 +185,24 @@ def check_same(who: str, first: Any, then: Any, functions: tuple[str, str], wide
 
 
 def brief(error: BaseException) -> str:
-    """What an error says, in one short line; its type where it says nothing."""
+    """The message of an error in one short line; its type if it has none."""
     first = str(error).strip().split("\n", 1)[0]
     return _short(first, 160) if first else type(error).__name__
 
 
 def kind(array: Any) -> str:
-    """The type and shape of an array, as `jax.eval_shape` gives them, for people."""
+    """The type and shape of an array, as messages print them."""
     return f"{array.dtype}{list(array.shape)}"
 
 
-def _converted(value: Any, where: str, dimensions: int, wanted: type, mend: str) -> jax.Array:
+def _converted(value: Any, where: str, dimensions: int, wanted: type, remedy: str) -> jax.Array:
     try:
         array = jnp.asarray(value)
     except Exception as error:  # JAX has several, by what it is given
-        raise UnsupportedEnvironment(f"{where} is {_short(repr(value))}; give {mend}") from error
+        raise UnsupportedEnvironment(f"{where} is {_short(repr(value))}; give {remedy}") from error
     kinds = (bool, jnp.integer, jnp.floating) if wanted is float else (bool, jnp.integer)
     if array.ndim != dimensions or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
-        raise UnsupportedEnvironment(f"{where} is {kind(array)}; give {mend}")
+        raise UnsupportedEnvironment(f"{where} is {kind(array)}; give {remedy}")
     return jnp.asarray(array, wanted)
 
 

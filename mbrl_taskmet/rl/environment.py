@@ -31,15 +31,15 @@ _TRANSITION = ("state", "observation", "reward", "terminated", "truncated")
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentSettings:
-    """Which environment, and what disturbs its observations."""
+    """The environment and the disturbance of its observations."""
 
     suite: Suite = choice(SUITES, "gymnax", "where the environment comes from")
     name: str = setting("CartPole-v1", "environment of the suite, or module:Class of your own", flag="env")
-    distractors: int = setting(0, "distracting dimensions in every observation", low=0)
+    distractors: int = setting(0, "dimensions of distraction that are added to every observation", low=0)
     disturbance: str = setting(
         "noise",
-        "what the distracting dimensions are: noise; oscillators, two dimensions each; nonlinear; companions, copies of the "
-        "environment, whose observation's size divides them; projected, noise in a rotation with the state",
+        "kind of distraction: noise; oscillators (an even number of dimensions); nonlinear dynamics; companions, copies of the "
+        "environment (a multiple of its observation's size); projected, noise rotated together with the state",
     )
 
 
@@ -105,7 +105,7 @@ class Environment:
         raise NotImplementedError(f"{type(self).__name__} does not say how it moves")
 
     def termination(self, observation: jax.Array, action: jax.Array, next_observation: jax.Array) -> jax.Array | None:
-        """Whether a step ends the episode by itself, bool (), from what is observed; None where that does not tell.
+        """Whether a step terminates the episode, bool (), from observations and action; None if these do not determine it.
 
         Rollouts of a model then end as the environment does; without it, the model learns when they end. Observations are
         (n,) and in the environment's units, `action` is as `transition` takes it.
@@ -206,7 +206,7 @@ class Episodic(Environment):
 
 
 class Wrapper(Environment):
-    """An environment that is `env` but for what a subclass changes."""
+    """Base of wrappers: delegates to `env` what a subclass does not override."""
 
     def __init__(self, env: Environment):
         if type(self).transition is not Environment.transition and type(self).step is Wrapper.step:
@@ -252,7 +252,7 @@ def episodic(env: Environment) -> Environment:
 
 
 def check_environment(env: Environment) -> Environment:
-    """The environment as the agents step it, once it is known that they can; nothing is computed.
+    """The environment as the agents step it, after its functions were checked by tracing; nothing is computed.
 
     What `reset` and `transition` give is converted where it can be: rewards and flags that are Python's, whole or bools, and
     observations of any real type. `max_episode_steps` holds.

@@ -22,29 +22,31 @@ PyTree = Any
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """The networks of a model and what moves them."""
+    """The networks of a model and their optimiser."""
 
     hidden: int = setting(32, "units in each of the model's two hidden layers", flag="model_hidden", low=1)
     optimizer: Name = setting(
-        "adam", "adam, or every step as Adam's first one, about lr·sign(gradient)", flag="model_optimizer"
+        "adam", "optimiser; first_adam takes Adam's first step at every update, about lr·sign(gradient)", flag="model_optimizer"
     )
-    lr: float = setting(1e-3, "model's learning rate, per update", flag="model_lr", above=0)
+    lr: float = setting(1e-3, "learning rate of the model, per update", flag="model_lr", above=0)
     sparsity: float = setting(
-        0.1, "how fast what joins the dynamics network to an input or output goes to 0, where it is small, in learning rates "
-        "per update", flag="model_sparsity", low=0, before=0.0,
+        0.1, "strength λ of the group lasso that shrinks small weights of the dynamics network's first and last layers, in "
+        "learning rates per update", flag="model_sparsity", low=0, before=0.0,
     )  # fmt: skip
 
     output_scale: float = setting(
         0.01,
-        "scale of the orthogonal weights that the networks' last layers start with",
+        "scale of the orthogonal initialisation of the model's last layers",
         flag="model_output_scale",
         above=0,
         traced=False,
     )
     target: Literal["observation", "difference"] = setting(
-        "observation", "what the model predicts: the next observation, or its difference from this one", flag="model_target"
+        "observation",
+        "what the model predicts: the next observation, or its difference from the current one",
+        flag="model_target",
     )
-    horizon: int = setting(1, "steps H that the model is unrolled for the critic, which is trained on all of them", low=1)
+    horizon: int = setting(1, "length H of imagined rollouts; the critic is trained on all H states", low=1)
 
     def make(self, env: Environment) -> Model:
         """The model of these settings, for the observations (n,), the actions and the terminations of an environment."""

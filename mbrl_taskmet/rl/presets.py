@@ -1,7 +1,7 @@
 """The presets: named values that fill the settings that were not given.
 
 The defaults at the settings themselves are what learns best for its cost, chosen by return on CartPole with 8 to 512
-distractors, on other seeds than those reported: `runs/results/NOTES.md`. The published values are those of TaskMet's Table 5
+distractors, on other seeds than those reported: `runs/results/decisions/`. The published values are those of TaskMet's Table 5
 and of OMD; with soft actor-critic those of OMD on HalfCheetah, where networks end in layers of scale √2.
 """
 

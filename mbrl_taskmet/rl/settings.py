@@ -34,22 +34,26 @@ class Settings:
     environment: EnvironmentSettings = group(EnvironmentSettings)
     preset: Literal["default", "paper", "paper-code"] = setting(
         "default",
-        "default: what learns best for its cost; paper: the published setting; "
-        "paper-code: with the accidents of the authors' code as well",
+        "default: the best return for its cost; paper: the published setting; "
+        "paper-code: also with the peculiarities of the authors' code",
     )
-    method: MethodSettings = choice(METHODS, "taskmet", "way of learning the model")
-    critic: CriticSettings = choice(CRITICS, "soft_q", "what values actions; chosen by the action space unless it is given")
+    method: MethodSettings = choice(METHODS, "taskmet", "how the model is trained")
+    critic: CriticSettings = choice(CRITICS, "soft_q", "critic; by default the one for the environment's action space")
     steps: int = setting(100_000, "environment steps of each seed", low=1)
     seeds: int = setting(1, "number of seeds, trained side by side", low=1)
     seed: int = setting(0, "number of the first seed", low=0)
-    normalize_observations: bool = setting(True, "let networks and metric see observations in running standard deviations")
-    reward_scale: float = setting(1.0, "factor on the rewards that are learned from; returns are reported without it", above=0)
-    random_steps: int = setting(1000, "environment steps of random actions, without updates, at the start", low=1)
-    batch_size: int = setting(256, "transitions in the batch of an update", low=1)
-    replay_capacity: int | None = setting(None, "environment steps kept for replay; all of them by default", low=1)
-    eval_every: int = setting(1000, "environment steps between two evaluations", low=1)
-    eval_episodes: int = setting(10, "episodes in an evaluation", low=1)
-    skip_limit: int = setting(10, "updates in a row that are not finite, and are skipped, at which a run stops learning", low=1)
+    normalize_observations: bool = setting(
+        True, "normalise observations by running means and standard deviations, for networks and metric"
+    )
+    reward_scale: float = setting(1.0, "factor on the rewards in training; reported returns are unscaled", above=0)
+    random_steps: int = setting(1000, "environment steps with random actions and without updates, at the start", low=1)
+    batch_size: int = setting(256, "transitions per update", low=1)
+    replay_capacity: int | None = setting(None, "environment steps that the replay buffer holds; all of them by default", low=1)
+    eval_every: int = setting(1000, "environment steps between evaluations", low=1)
+    eval_episodes: int = setting(10, "episodes per evaluation", low=1)
+    skip_limit: int = setting(
+        10, "consecutive updates that are not finite, each of them skipped, after which a run stops learning", low=1
+    )
     x64: bool = setting(False, "compute in float64, the published precision")
 
     def check(self) -> None:

@@ -30,7 +30,7 @@ class BraxSuite(Suite):
     """brax."""
 
     example = "the name of a brax environment, such as hopper"
-    backend: Literal["spring", "generalized", "positional", "mjx"] = setting("spring", "physics that moves the bodies")
+    backend: Literal["spring", "generalized", "positional", "mjx"] = setting("spring", "physics backend of brax")
 
 
 @dataclass(frozen=True)

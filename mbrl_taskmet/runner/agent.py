@@ -237,6 +237,6 @@ def _part(tree: T, runs: slice) -> T:
 
 
 def _events(records: Records) -> dict[tuple[str, int, str], str]:
-    """What is said of a seed once, by folder, seed and kind."""
+    """The messages of a seed that are printed once, by folder, seed and kind."""
     every = ((folder, row, kind) for folder, rows in records.items() for row in rows for kind in TEXTS)
     return {(folder, row["seed"], kind): row[kind] for folder, row, kind in every if kind in row}

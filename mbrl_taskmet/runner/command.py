@@ -21,7 +21,7 @@ _WORDS = {int: ("N", int), float: ("X", float)}
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:
-    """`main`, but for what ends it early, each one sentence on the standard error.
+    """`main`, with errors and signals reported in one sentence on the standard error.
 
     The exit code is 2 for bad input, 128 + the signal's number for what was stopped, 141 (as of SIGPIPE) where nobody reads the
     output any more, and 1 where the machine fails: no room, no permission, a directory that was moved.
@@ -54,7 +54,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
 
 @contextlib.contextmanager
 def _in_sentences() -> Iterator[None]:
-    """Warnings in one line each; and what orbax raises is not logged by its threads as well, with a traceback each time."""
+    """Print each warning on one line, and keep orbax' threads from logging tracebacks of errors that are raised as well."""
 
     def unraisable(hooked: Any) -> None:
         if "Event loop is closed" not in str(hooked.exc_value):  # its storage still calls back after it has failed
@@ -71,13 +71,13 @@ def _in_sentences() -> Iterator[None]:
 
 
 def _write_as_can_be() -> None:
-    """Let the standard output take every character: those that its encoding lacks are written as escapes."""
+    """Escape characters that the standard output's encoding lacks."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> None:
-    """Let Python's own flush at the end find somebody who reads."""
+    """Redirect the standard output to nothing, so that Python's flush at exit does not fail on a closed pipe."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -182,7 +182,7 @@ def module() -> str:
 
 
 def _words(hint: Any) -> dict[str, Any]:
-    """How argparse reads a value of a type."""
+    """The arguments by which argparse reads values of a type."""
     kinds = [part for part in (get_args(hint) or (hint,)) if part in _WORDS]
     if get_origin(hint) is tuple:
         return {"type": _numbers, "metavar": "N,N"}
@@ -195,7 +195,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _help(places: list[Option]) -> str:
-    """What a setting means, by which choices it may be given, and its default wherever it stands."""
+    """The help line of a setting: its meaning, its choices and its defaults."""
     first = places[0]
     meaning = "; ".join(dict.fromkeys(option.field.metadata["help"] for option in places))
     names = f": {', '.join(first.choices)}" if first.choices else ""

@@ -29,7 +29,7 @@ class Chunk(NamedTuple):
         carry: everything the job has there. Valid until the next chunk is asked for.
         records: its lines of every record, by folder, without times.
         status: what the progress bar says.
-        news: sentences to be said once.
+        news: messages to print once.
     """
 
     step: int
@@ -45,7 +45,7 @@ class Job(Protocol):
 
     @property
     def trainer(self) -> Trainer:
-        """What makes, splits and joins the carry that checkpoints hold."""
+        """Makes, splits and joins the carry that checkpoints hold."""
 
     @property
     def total(self) -> int:
@@ -53,7 +53,7 @@ class Job(Protocol):
 
     @property
     def unit(self) -> str:
-        """What a step is, in one word."""
+        """The unit of a step, in one word."""
 
     @property
     def layout(self) -> Layout:
@@ -65,7 +65,7 @@ class Job(Protocol):
 
     @property
     def label(self) -> str | None:
-        """What the progress bar calls the job."""
+        """The job's label in the progress bar."""
 
     def prepare(self) -> None:
         """Compile ahead of the first chunk."""
@@ -124,7 +124,7 @@ def as_path(directory: Any) -> Path:
 
 
 def check_manner(checkpoint_share: Any, say: Any) -> None:
-    """Raise ConfigError unless a run can be driven so: the share in (0, 1], and `say` to be called."""
+    """Raise ConfigError unless the checkpoint share is in (0, 1] and `say` is callable."""
     number = isinstance(checkpoint_share, (int, float)) and not isinstance(checkpoint_share, bool)
     if not number or not 0 < checkpoint_share <= 1:
         raise ConfigError(f"the checkpoint share is {shown(checkpoint_share)}; give a number above 0 and up to 1")
@@ -182,7 +182,7 @@ def drive(
 
 
 def _start(job: Job, directory: Path, share: float) -> tuple[Checkpoints, int, Any, Records]:
-    """Where a job starts from: (its checkpoints, the step, the carry there, the rows until there)."""
+    """The start of a job: (its checkpoints, the step, the carry at it, the rows up to it)."""
     if not has_checkpoint(directory) and any(read_rows(directory / folder) for folder in job.folders):
         raise ConfigError(f"{directory} holds no checkpoint of the evaluations in its metrics.jsonl; restore checkpoints/ "
                           "to resume, or give another directory")  # fmt: skip

@@ -36,7 +36,7 @@ def check_start(trainer: Trainer) -> int:
 
 
 def least_bytes(trainer: Trainer) -> int:
-    """Bytes that are sure to be needed, in all and for every seed, known without compiling or allocating anything.
+    """A lower bound of the bytes needed, without compiling or allocating anything.
 
     What is carried from chunk to chunk, the replay above all, and the largest result in the program of a device.
     """
@@ -94,7 +94,7 @@ def available_bytes() -> int | None:
 
 
 def gigabytes(count: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes as text, in gigabytes."""
     return f"{count / 1e9:.1f} GB"
 
 

@@ -29,7 +29,7 @@ STYLES: tuple[dict[str, Any], ...] = tuple(
 
 @contextmanager
 def drawing(directory: Path, go_on: str) -> Iterator[None]:
-    """Where the pictures of a finished run are drawn: what fails there, the run has not; a warning says so.
+    """Context in which the pictures of a finished run are drawn: an error there is a warning, for the run itself has succeeded.
 
     Raises:
         ConfigError: what they are drawn of is damaged.
@@ -56,6 +56,7 @@ def plot_run(rows: Rows, state_names: tuple[str, ...], title: str, path: Path) -
     axes[1].set_yscale("log")
     if measured:
         _metric(axes[2], rows, state_names)
+        shared_legend(axes[2:])
     for axis in axes:
         axis.set_xlabel("environment steps")
         axis.locator_params(axis="x", nbins=5)  # more labels of six digits would overlap
@@ -83,7 +84,7 @@ def draw_seeds(
     axis: Any, place: int, values: Sequence[float] | np.ndarray, center: float, interval: Sequence[float] | None, color: str,
     marker: Any = "o",
 ) -> None:  # fmt: skip
-    """A row at the height `place`: the values of seeds, and their center with its interval."""
+    """Draw one row at the height `place`: the values of seeds, and their center with its interval."""
     axis.plot(values, [place] * len(values), ".", color=color, alpha=0.35)
     if interval:
         axis.plot(interval, [place, place], color=color, linewidth=2)
@@ -114,7 +115,7 @@ def plot_groups(groups: dict[str, Rows], path: Path) -> None:
         axis.set_xlabel("environment steps")
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
-    shared_legend(axes[:1])
+    shared_legend(axes)
     save_both(figure, path)
 
 
@@ -132,13 +133,13 @@ def band(axis: Any, steps: np.ndarray, values: np.ndarray, **style: Any) -> None
 
 
 def shared_legend(axes: Any) -> None:
-    """One legend, on the first of `axes`, of what is drawn on any of them."""
+    """One legend of what is drawn on any of `axes`, beside them, where it covers nothing."""
     named: dict[str, Any] = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
     if named:
-        axes[0].legend(list(named.values()), list(named), fontsize="small")
+        axes[0].figure.legend(list(named.values()), list(named), fontsize="small", loc="outside right center")
 
 
 def draw_against(
@@ -234,6 +235,5 @@ def _metric(axis: Any, rows: Rows, state_names: tuple[str, ...]) -> None:
             noise[row["step"]] += (weight for weight in row["metric/diagonal"][len(state_names) :] if weight is not None)
         steps = np.array(sorted(noise))
         low, high = ([end(noise[step], default=np.nan) for step in steps] for end in (min, max))
-        axis.fill_between(steps, low, high, color="grey", alpha=0.4, label="distractors (lowest to highest)")
+        axis.fill_between(steps, low, high, color="grey", alpha=0.4, label="distractors,\nlowest to highest")
     axis.set_ylabel("weight in the metric, mean over seeds")
-    axis.legend(fontsize="small")

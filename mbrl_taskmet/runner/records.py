@@ -48,7 +48,7 @@ class Layout:
     whole: bool
 
     def fault(self, row: Row) -> str | None:
-        """What of a row with the right types cannot have been written by the job, or None."""
+        """What in a row of the right types the job cannot have written, or None."""
         if row["seed"] not in self.seeds:
             return f"seed {row['seed']} is none of the run's, {self.seeds[0]} to {self.seeds[-1]}"
         if not row["step"] or row["step"] % self.every:
@@ -154,12 +154,12 @@ def read_json(path: Path) -> Any:
 
 
 def shortened(error: BaseException) -> str:
-    """What an error says, or what it is, in one short line."""
+    """The message or type of an error, in one short line."""
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _is_whole(last: bytes) -> bool:
-    """Whether what follows the last end of a line is a row all the same."""
+    """Whether the text after the last newline is a complete row."""
     try:
         return isinstance(json.loads(last), dict)
     except (ValueError, RecursionError):

@@ -36,7 +36,7 @@ class StopSignal:
     stay so.
 
     Args:
-        message: what is said then.
+        message: printed then.
 
     Attributes:
         number: the signal's number, 0 if none came.
@@ -64,7 +64,7 @@ class StopSignal:
 
     @contextmanager
     def patient(self) -> Iterator[None]:
-        """While what is under way looks at this object often enough to be left to itself."""
+        """Context in which the running code checks this object often, so that the first signal need not end the process."""
         self._patient = True
         try:
             yield
@@ -84,7 +84,7 @@ class StopSignal:
 
 
 def _usual(catching: StopSignal, number: int) -> Any:
-    """What a signal did before any `StopSignal`."""
+    """The handler of a signal before any `StopSignal`."""
     handler = catching._before[number]
     outer = getattr(handler, "__self__", None)
     return _usual(outer, number) if isinstance(outer, StopSignal) else handler

@@ -57,7 +57,7 @@ class Snapshots:
         return self._manager.latest_step()
 
     def save(self, step: int, tree: PyTree, about: dict[str, Any]) -> None:
-        """Write `tree` as it is after `step`, and beside it, in JSON, what is to be known about it.
+        """Write `tree` as of `step`, and `about` beside it, in JSON.
 
         Raises:
             OSError: it cannot be written.
@@ -68,7 +68,7 @@ class Snapshots:
                 self._manager.save(step, args=args, custom_metadata={**about, _STEP: step})
 
     def about(self, step: int) -> dict[str, Any]:
-        """What `save` was told about a checkpoint, {} where that is not known."""
+        """The `about` that `save` was given for a checkpoint; {} if it is not known."""
         return {name: value for name, value in self._known(step).items() if name != _STEP}
 
     def restore(self, like: PyTree, upgrade: Callable[[Arrays], Arrays]) -> tuple[int, PyTree]:
@@ -97,22 +97,22 @@ class Snapshots:
         return int(step or 0), jax.tree.unflatten(jax.tree.structure(like), [saved[name] for name in names])
 
     def _known(self, step: int | None) -> dict[str, Any]:
-        """What stands in JSON beside a checkpoint."""
+        """The contents of the JSON file beside a checkpoint."""
         with suppress(Exception):  # of an earlier version, or damaged: it is worth no more than a sentence
             return dict(self._manager.metadata(step).custom_metadata)
         return {}
 
 
-def read(what: str, mend: str, load: Callable[[], Arrays]) -> Arrays:
-    """What `load` gives, without its checksum, or a ConfigError that names the damage."""
+def read(what: str, remedy: str, load: Callable[[], Arrays]) -> Arrays:
+    """The result of `load` without its checksum, or a ConfigError that names the damage."""
     try:
         arrays = dict(load())
         checksum = int(arrays.pop(_CHECKSUM)[0])
         differs = checksum != _checksum(arrays)
     except Exception as error:  # orbax raises whatever its storage does
-        raise ConfigError(f"{what} is damaged ({shortened(error)}); {mend}") from None
+        raise ConfigError(f"{what} is damaged ({shortened(error)}); {remedy}") from None
     if differs:
-        raise ConfigError(f"{what} is damaged (its checksum differs); {mend}")
+        raise ConfigError(f"{what} is damaged (its checksum differs); {remedy}")
     return arrays
 
 
@@ -130,7 +130,7 @@ def _checksum(arrays: Arrays) -> int:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Where orbax writes, which raises whatever its storage does: an OSError in one line."""
+    """Context in which orbax writes: any error of its storage becomes an OSError of one line."""
     try:
         yield
     except Exception as error:

@@ -181,7 +181,8 @@ class Sandbox:
                     for step in (1000, 2000) for seed in (0, 1)]  # fmt: skip
             (block / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
-            write_json(block / "summary.json", dict.fromkeys(keys, 1))
+            made_by = {"device": {"kind": "cpu", "count": 1, "machine": "x86_64"}, "versions": {"jax": "0.10.2"}}
+            write_json(block / "summary.json", dict.fromkeys(keys, 1) | made_by)
             output = self.base / "reports" / experiment.name
             output.mkdir(parents=True)
             _write_extra(output, experiment.name)

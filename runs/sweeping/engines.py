@@ -1,4 +1,4 @@
-"""Engines: where the blocks of a sweep are trained. Each starts `train_block` and says what came of it."""
+"""Engines, which start `train_block` for the blocks of a sweep and return its outcome."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _check_answers(address: str) -> None:
     """Raise ConfigError unless something listens at an address: Ray itself tries for minutes, `auto` without end."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(f"--address is {address}; give HOST:PORT, as ray start says it")
+        raise ConfigError(f"--address is {address}; give HOST:PORT, as ray start prints it")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
@@ -145,8 +145,8 @@ def ray(ask: Ask) -> Iterator[Engine]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not ask.address:
             raise ConfigError(f"Ray does not start here ({shortened(error)}); use --engine processes") from None
-        raise ConfigError(f"--address {ask.address} is no cluster that takes us ({shortened(error)}); start one by ray start; "
-                          "set RAY_AUTH_MODE=token if it wants one") from None  # fmt: skip
+        raise ConfigError(f"--address {ask.address} is no cluster that accepts this client ({shortened(error)}); "
+                          "start one with ray start, and set RAY_AUTH_MODE=token if it wants one") from None  # fmt: skip
     wanted = {"CPU": ask.cpus, "GPU": ask.gpus}
     nodes = [node["Resources"] for node in library.nodes() if node["Alive"]]
     if not any(all(node.get(kind, 0) >= number for kind, number in wanted.items()) for node in nodes):

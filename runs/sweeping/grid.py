@@ -75,7 +75,7 @@ def _parts(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], int]:
     seeds = parts.get("seeds", 10)
     for name, values in swept.items():
         if name in settings:
-            raise ConfigError(f"{name} stands in settings and in grid; leave it out of one")
+            raise ConfigError(f"{name} is in both settings and grid; leave it out of one")
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{name} in grid is {shown(values)}; give a list of values, such as [1, 2]")
     if "seeds" in settings or {"seed", "seeds"} & swept.keys():
@@ -110,9 +110,9 @@ def _read(path: Path) -> Any:
         raise ConfigError(f"it cannot be read ({error.strerror}); give a grid file to --grid") from None
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"it is no YAML{line} ({shortened(Exception(error.problem))}); mend it") from None
+        raise ConfigError(f"it is no YAML{line} ({shortened(Exception(error.problem))}); fix it") from None
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"it is no YAML ({shortened(error)}); mend it, or give another file to --grid") from None
+        raise ConfigError(f"it is no YAML ({shortened(error)}); fix it, or give another file to --grid") from None
 
 
 def _mapping(what: str, value: Any) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _named(part: str, value: Any) -> dict[str, Any]:
         name = written.removeprefix("--").replace("-", "_")
         check_names(Settings, {name: given})
         if name in named:
-            raise ConfigError(f"{name} stands twice in {part}; leave one out")
+            raise ConfigError(f"{name} is given twice in {part}; leave one out")
         named[name] = given
     return named
 
@@ -172,7 +172,7 @@ def _placed(
 
 
 def _name(chosen: Mapping[str, Any]) -> str:
-    """What a combination and its directory are called."""
+    """The name of a combination and its directory."""
     name = "_".join(f"{name.replace('_', '-')}-{_text(value)}" for name, value in chosen.items()) or "all"
     if len(name) > _LONGEST:
         name = f"{name[:_LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""How far a sweep is, from its files alone: it may be asked while the sweep runs, or on another machine."""
+"""The progress of a sweep from its files alone, also while it runs or from another machine."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_plan(directory: Path, steps: Mapping[str, int]) -> None:
 
 
 def status(directory: Path) -> str:
-    """What is done, running, failed and why, and the time left, for a reader.
+    """A text of what is done, running and failed, why, and the time left.
 
     Raises:
         ConfigError: the directory holds no sweep, or its plan is damaged.

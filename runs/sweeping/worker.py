@@ -1,4 +1,4 @@
-"""What every engine of a sweep does with a block, and the process that does it for one without Ray."""
+"""The training of one block of a sweep, and the process that runs it for engines without Ray."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _end_with_parent() -> None:
-    """Stop, with a checkpoint, when the sweep's process is no more: it holds the other end of the standard input."""
+    """Stop, with a checkpoint, when the sweep's process ends, which holds the other end of the standard input."""
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""Bad input ends in one sentence that names the value and the mend, exit code 2, and nothing written or lost."""
+"""Bad input ends in one sentence that names the value and the remedy, exit code 2, and nothing written or lost."""
 
 from __future__ import annotations
 

@@ -211,8 +211,8 @@ def test_the_command_refuses_in_one_sentence(
 def test_a_suite_that_is_not_installed_is_named_with_its_extra(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("brax", "mujoco_playground"):
         monkeypatch.setitem(sys.modules, name, None)
-    mend = rf"^{suite} cannot be imported .*; install it with pip install 'mbrl-taskmet\[{suite}\]'$"
-    with pytest.raises(ConfigError, match=mend):
+    remedy = rf"^{suite} cannot be imported .*; install it with pip install 'mbrl-taskmet\[{suite}\]'$"
+    with pytest.raises(ConfigError, match=remedy):
         make_environment("hopper", suite=suite)
 
 

@@ -288,7 +288,7 @@ RULES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("given", "message"), RULES, ids=lambda part: str(part)[:60])
-def test_a_bad_value_is_named_with_its_mend(given: dict[str, Any], message: str) -> None:
+def test_a_bad_value_is_named_with_its_remedy(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         Config(**given).resolve()
     assert message in str(refused.value)
@@ -337,8 +337,8 @@ def test_what_does_nothing_for_a_method_is_refused_and_the_method_it_is_for_name
     value = FULL[name]
     with pytest.raises(ConfigError) as refused:
         Config(method=method, **{name: value}).resolve()
-    mend = f"leave it out, or use --method {owners}"
-    assert str(refused.value) == f"{flag(name)} {value} does nothing for --method {method}; {mend}"
+    remedy = f"leave it out, or use --method {owners}"
+    assert str(refused.value) == f"{flag(name)} {value} does nothing for --method {method}; {remedy}"
 
 
 def test_every_method_refuses_as_many_settings_as_before() -> None:

@@ -116,7 +116,7 @@ def test_a_step_of_ones_own_is_taken_as_it_is_or_refused() -> None:
     for change, sentence in (
         (lambda reward: reward.astype(int), r"Louder.step's reward is int32\[\]; give float32\[\]"),
         (lambda reward: reward[None], r"Louder.step's reward is float32\[1\]; give float32\[\]"),
-        (lambda reward: reward.missing, r"Louder's reset or step fails \(AttributeError: .*missing.*\); mend it"),
+        (lambda reward: reward.missing, r"Louder's reset or step fails \(AttributeError: .*missing.*\); fix it"),
     ):
         loud = type("Louder", (Louder,), {"change": staticmethod(change)})(Line())
         with pytest.raises(UnsupportedEnvironment, match=sentence):

@@ -62,7 +62,8 @@ class Agent:
         if self.interrupted_at:
             raise Stopped(f"stopped at step {end}; to go on: {go_on}", signal.SIGINT)
         keys = ("seeds", "env_steps", "wall_seconds", "steps_per_second", "device", "versions", "failures")
-        (directory / "summary.json").write_text(json.dumps(dict.fromkeys(keys, 1)))
+        made_by = {"device": {"kind": "cpu", "count": 1, "machine": "x86_64"}, "versions": {"jax": "0.10.2"}}
+        (directory / "summary.json").write_text(json.dumps(dict.fromkeys(keys, 1) | made_by))
 
 
 @pytest.fixture
@@ -86,10 +87,11 @@ def test_every_setting_is_run_with_what_it_is_given_and_reported(tmp_path: Path,
     names = agent.calls[1].settings.names
     assert (names["distractors"], names["normalize"]) == (0, False)
     assert [call.directory.name for call in agent.calls] == ["seeds0-1"] * 2
-    table = (tmp_path / "logs" / "table.md").read_text()
+    assert "| a | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 |  |" in (tmp_path / "logs" / "table.md").read_text()
+    table = (tmp_path / "logs" / "table.csv").read_text()
     # seeds 0 and 1 end at 2 and 12; against itself the rival is better half of the time
-    assert "| a | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 | 6.50 ± 5.00 | 7.00 | 2.00 to 12.00 |  |  | 0.5 |  |" in table
-    assert "| b | 2 | 2000 | 7.00 ± 5.00 | 6.50 ± 5.00 | 6.50 ± 5.00 | 7.00 | 2.00 to 12.00 | 0.50 | 0.50 | 0.5 |  |" in table
+    assert "a,2,2000,7.00 ± 5.00,6.50 ± 5.00,6.50 ± 5.00,7.00,2.00 to 12.00,,,0.5," in table
+    assert "b,2,2000,7.00 ± 5.00,6.50 ± 5.00,6.50 ± 5.00,7.00,2.00 to 12.00,0.50,0.50,0.5," in table
     curves = read_csv(tmp_path / "logs" / "curves.csv.gz")
     assert len(curves) == 8
     assert curves[0] == {"setting": "a", "seed": "0", "step": "1000", "return": "1", "model_error": "0.5"}
@@ -212,7 +214,7 @@ def test_settings_on_the_command_line_hold_for_every_line(tmp_path: Path, agent:
 
 def test_a_report_runs_nothing(tmp_path: Path, agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "--report") == 2
-    assert "holds no evaluation; leave --report out" in capsys.readouterr().err
+    assert "holds no evaluation; leave out --report" in capsys.readouterr().err
     run(tmp_path, "--only", "b")
     assert run(tmp_path, "--report", "--output", str(tmp_path / "out")) == 0
     assert len(agent.calls) == 1
@@ -243,7 +245,7 @@ def test_a_report_elsewhere_is_added_to(tmp_path: Path, agent: Agent, capsys: py
     assert "curves.csv.gz is damaged" in capsys.readouterr().err
     write_csv(tmp_path / "out" / "curves.csv.gz", [{"setting": "c", "seed": 0, "step": 1, "return": 1, "model_error": 1}])
     assert main(EXPERIMENT, argv) == 2
-    assert "has a setting c, which runs.trial has not; restore it" in capsys.readouterr().err
+    assert "has a setting c, which runs.trial does not have; restore it" in capsys.readouterr().err
     (tmp_path / "out" / "curves.csv.gz").write_bytes(before)
     (tmp_path / "out" / "runs.json").write_text("{")
     assert main(EXPERIMENT, argv) == 2

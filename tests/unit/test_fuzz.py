@@ -104,7 +104,8 @@ def test_a_finding_is_written_with_what_reproduces_it_and_ends_with_1(
 ) -> None:
     found = {
         "cases": 1, "seed": 7, "counts": {"command": {"traceback": 1}}, "minutes": 0.1,
-        "findings": [{"case": 0, "kind": "command", "finding": "traceback", "input": "python -m x --y", "said": "KeyError: z"}],
+        "findings": [{"case": 0, "kind": "command", "finding": "traceback", "input": "python -m x --y",
+                      "printed": "KeyError: z"}],
     }  # fmt: skip
     monkeypatch.setattr(fuzz, "fuzz", lambda *_: found)
     assert fuzz.main(["--cases", "1", "--seed", "7", "--output", str(tmp_path)]) == 1

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from mbrl_taskmet import ConfigError
-from runs import distractors, solvers, speed
-from runs.report import read_csv, read_report, undamaged, write_csv
+from runs import distractors, provenance, solvers, speed
+from runs.report import Rows, read_csv, read_report, report, undamaged, write_csv
+from runs.setting import Setting
 
 HEAD = "setting,seed,step,return,model_error\n"
 DAMAGE = {
@@ -36,7 +37,18 @@ def test_damaged_curves_are_named(name: str, tmp_path: Path) -> None:
         read_report(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "1", '{"a/seeds0-1": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[]",
+        "1",
+        '{"a/seeds0-1": 1}',
+        '{"a/seeds0-1": {"device": 1}}',
+        '{"a/seeds0-1": {"versions": {"jax": []}}}',
+        '{"a/seeds0-1": {"wall_seconds": "x"}}',
+    ],
+)
 def test_damaged_runs_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "curves.csv.gz").write_bytes(gzip.compress(HEAD.encode()))
     (tmp_path / "runs.json").write_text(text)
@@ -90,3 +102,41 @@ def test_a_cell_may_hold_any_character_and_a_kill_leaves_the_file_of_before(tmp_
         write_csv(tmp_path / f"x{suffix}", lines)
         assert read_csv(tmp_path / f"x{suffix}") == lines
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv", "x.csv.gz"]
+
+
+def test_provenance_names_the_commands_that_make_the_results(tmp_path: Path) -> None:
+    settings = [Setting(name) for name in ("mle-8", "mle-16", "omd-8", "omd-16")]
+    rows = [{"seed": seed, "step": 2000, "eval/return": 1.0} for seed in (3, 4)]
+    record = {"device": {"platform": "cpu", "kind": "cpu", "count": 2, "machine": "x86_64"}, "versions": {"jax": "0.10.2"},
+              "wall_seconds": 90.0}  # fmt: skip
+    results = {"mle-8": rows, "mle-16": rows, "omd-8": rows[:1]}
+    page = provenance.of_experiment("capacity", settings, {"x64": True}, results, {"mle-8/seeds3-4": record})
+    flags = "--first-seed 3 --steps 2000 --x64 --output runs/results/capacity"
+    assert f"python -m runs.capacity --only 'mle-*' --seeds 2 {flags}\n" in page
+    assert f"python -m runs.capacity --only 'omd-8' --seeds 1 {flags}\n" in page
+    assert "- device: 2 × cpu (x86_64)\n- wall time: 90 seconds\n\n| package | version |\n|---|---|\n| jax | 0.10.2 |\n" in page
+
+
+def test_provenance_of_single_runs_is_of_their_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = Path(__file__).parents[2] / "runs" / "results"
+    for name in ("cartpole-8-distractors-normal-cg", "decision-tasks/budget-relu", "tabular"):
+        (tmp_path / name).mkdir(parents=True)
+        for record in (*(results / name).glob("summary.json"), *(results / name).glob("runs.json")):
+            (tmp_path / name / record.name).write_bytes(record.read_bytes())
+        assert provenance.main([str(tmp_path / name)]) == 0
+        assert (tmp_path / name / "provenance.md").read_text() == (results / name / "provenance.md").read_text()
+    assert "--solver normal_cg" in (tmp_path / "cartpole-8-distractors-normal-cg" / "provenance.md").read_text()
+    assert provenance.main([str(tmp_path)]) == 2
+    assert "has neither summary.json nor runs.json" in capsys.readouterr().err
+
+
+def test_a_line_per_seed_has_its_returns(tmp_path: Path) -> None:
+    rows: Rows = [
+        {"seed": seed, "step": step, "eval/return": float(step + seed), "train/model_mse_state": None}
+        for seed in (0, 7) for step in (10, 20, 30, 40)
+    ]  # fmt: skip
+    report([Setting("mle-8")], {"mle-8": rows}, {}, tmp_path)
+    assert read_csv(tmp_path / "seeds.csv")[1] == {
+        "setting": "mle-8", "seed": "7", "steps": "40", "final return": "47", "last 10 evaluations": "32",
+        "second half": "42", "all evaluations": "32", "model error": "",
+    }  # fmt: skip

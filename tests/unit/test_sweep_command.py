@@ -98,8 +98,8 @@ def test_settings_alone_are_one_combination_and_long_names_are_cut_and_differ(tm
         ("settings: {1: 2}", "settings is {1: 2}; give names with values"),
         ("settings: {metric_rl: 1}", "'metric_rl' is no setting; did you mean 'metric_lr'?"),
         ("settings: {steps: 2000, steps: 1000}", "it is no YAML in line 1 ('steps' stands there twice)"),
-        ("grid: {metric-lr: [1], metric_lr: [2]}", "metric_lr stands twice in grid"),
-        ("settings: {metric_lr: 1}\ngrid: {metric_lr: [2]}", "metric_lr stands in settings and in grid"),
+        ("grid: {metric-lr: [1], metric_lr: [2]}", "metric_lr is given twice in grid"),
+        ("settings: {metric_lr: 1}\ngrid: {metric_lr: [2]}", "metric_lr is in both settings and grid"),
         ("grid: {metric_lr: 1}", "metric_lr in grid is 1; give a list of values"),
         ("grid: {metric_lr: []}", "metric_lr in grid is []; give a list of values"),
         ("grid: {metric_lr: [fast]}", "--metric-lr is 'fast'; give a number"),
@@ -285,8 +285,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         rows = [{"step": 2000, "seed": seed, "eval/return": 10.0 * seed, "train/model_mse_state": 0.5} for seed in seeds]
         (directory / "config.json").write_text(json.dumps(to_json(settings.names)))
         (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        keys = ("seeds", "wall_seconds", "steps_per_second", "device", "versions", "failures")
-        (directory / "summary.json").write_text(json.dumps({**dict.fromkeys(keys, 1), "env_steps": 2000}))
+        known = dict.fromkeys(("seeds", "wall_seconds", "steps_per_second", "failures"), 1) | {"env_steps": 2000}
+        made_by = {"device": {"kind": "cpu", "count": 1, "machine": "x86_64"}, "versions": {"jax": "0.10.2"}}
+        (directory / "summary.json").write_text(json.dumps({**known, **made_by}))
         return Scripted("")
 
     @contextmanager

@@ -109,7 +109,17 @@ def test_an_experiment_runs_from_nothing_to_its_table_and_pictures(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert "| mle-3 | 2 | 200 |" in done.stdout and "166 ± 44" in done.stdout
     names = {path.name for path in (tmp_path / "logs").iterdir()}
-    assert names == {"mle-3", "table.md", "table.csv", "curves.csv.gz", "runs.json", "figure8.png", "figure8.svg"}
+    assert names == {
+        "mle-3",
+        "table.md",
+        "table.csv",
+        "curves.csv.gz",
+        "runs.json",
+        "figure8.png",
+        "figure8.svg",
+        "provenance.md",
+        "seeds.csv",
+    }
     again = subprocess.run(command, env=compiled, capture_output=True, text=True, timeout=300)
     assert (again.returncode, again.stderr) == (0, "") and "needs about" not in again.stdout  # nothing was run again
 

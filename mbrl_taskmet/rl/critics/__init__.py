@@ -1,4 +1,4 @@
-"""Critics: what values actions, behind one interface."""
+"""Critics behind one interface: they value actions and choose them."""
 
 from mbrl_taskmet.rl.critics.base import Bootstrap as Bootstrap
 from mbrl_taskmet.rl.critics.base import Critic as Critic

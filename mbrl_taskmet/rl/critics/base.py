@@ -1,4 +1,4 @@
-"""What every critic is to the methods: an interface, and the settings that all critics share."""
+"""The interface of critics to the methods, and the settings that all critics share."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ Bootstrap = Any
 
 @dataclass(frozen=True, kw_only=True)
 class CriticSettings:
-    """The Q networks, what moves them, and the target network."""
+    """The Q networks, their optimiser and the target network."""
 
     acts_in: ClassVar[type[Discrete] | type[Box]]
     """The action spaces that the critic is for."""
 
     hidden: int = setting(32, "units in each of the Q network's two hidden layers", flag="q_hidden", low=1)
-    layer_norm: bool = setting(True, "normalise the units of the Q network's hidden layers", flag="q_layer_norm", before=False)
+    layer_norm: bool = setting(True, "layer normalisation in the Q network's hidden layers", flag="q_layer_norm", before=False)
     output_scale: float = setting(
-        0.01, "scale of the orthogonal weights that the critic's last layers start with, an actor's too", flag="q_output_scale",
+        0.01, "scale of the orthogonal initialisation of the last layers of critic and actor", flag="q_output_scale",
         above=0, traced=False,
     )  # fmt: skip
     sparsity: float = setting(
-        0.1, "how fast what joins the Q network to an input goes to 0, where it is small, in learning rates per update",
+        0.1, "strength λ of the group lasso that shrinks small weights of the Q network's first layer, in learning rates per "
+        "update",
         flag="q_sparsity", low=0, before=0.0,
     )  # fmt: skip
     optimizer: Name = setting(
-        "adam", "adam, or every step as Adam's first one, about lr·sign(gradient)", flag="critic_optimizer"
+        "adam",
+        "optimiser; first_adam takes Adam's first step at every update, about lr·sign(gradient)",
+        flag="critic_optimizer",
     )
-    lr: float = setting(3e-4, "critic's learning rate, per update", flag="critic_lr", above=0)
-    head_reduction: Literal["sum", "mean"] = setting("sum", "Bellman error over the two heads")
-    discount: float = setting(0.99, "γ, per environment step", low=0, high=1)
-    tau: float = setting(0.01, "τ of the target network's moving average, per update", low=0, high=1)
+    lr: float = setting(3e-4, "learning rate of the critic, per update", flag="critic_lr", above=0)
+    head_reduction: Literal["sum", "mean"] = setting("sum", "reduction of the Bellman error over the two Q heads")
+    discount: float = setting(0.99, "discount γ, per environment step", low=0, high=1)
+    tau: float = setting(0.01, "step τ of the target network's moving average, per update", low=0, high=1)
 
     def make(self, observation_size: int, action_space: ActionSpace) -> Critic:
         """The critic of these settings for observations (n,) and an action space."""
@@ -51,7 +54,7 @@ class CriticSettings:
 
 @runtime_checkable
 class CriticState(Protocol):
-    """What a critic learns: at least ω and ω̄. A pytree."""
+    """The learned state of a critic: at least ω and ω̄. A pytree."""
 
     @property
     def params(self) -> PyTree:
@@ -64,7 +67,7 @@ class CriticState(Protocol):
 
 @runtime_checkable
 class Critic(Protocol):
-    """What values actions and chooses them. Everything of a critic is its own: ω, ω̄, optimisers, τ, exploration, an actor.
+    """Values actions and chooses them. A critic owns ω, ω̄, their optimisers, τ, exploration and, if it has one, its actor.
 
     A method trains its model through `bootstrap`, `follow`, `predict`, `value`, `target` and `error` alone. The inner loss L_Q
     and the outer one L_task of an update share one bootstrap, so that their difference is the model's and not the noise's.
@@ -79,7 +82,7 @@ class Critic(Protocol):
         """A new state. `key` is consumed."""
 
     def update(self, state: Any, bootstrap: Bootstrap, imagined: Transitions, real: Transitions, key: jax.Array) -> Any:
-        """One step of everything that is learned: ω on the imagined transitions, ω̄, then what acts, on the real ones.
+        """One update: ω on the imagined transitions, then ω̄, then the actor on the real ones.
 
         `bootstrap` is that of `state`, which the transitions were imagined with. `key` is consumed.
         """
@@ -88,10 +91,10 @@ class Critic(Protocol):
         self, state: Any, key: jax.Array, observation: jax.Array,
         explore: jax.Array | bool = False, random: jax.Array | bool = False,
     ) -> jax.Array:  # fmt: skip
-        """An action for one observation (n,): the best known, an exploring one, or one chosen blindly. `key` is consumed."""
+        """An action for one observation (n,): greedy, exploring or random. `key` is consumed."""
 
     def bootstrap(self, state: Any, key: jax.Array) -> Bootstrap:
-        """What V(s') is made of: ω̄, an actor, and the noise of imagined actions. `key` is consumed."""
+        """The inputs of V(s') beside s': ω̄, an actor, and the noise of imagined actions. `key` is consumed."""
 
     def follow(
         self, bootstrap: Bootstrap, observation: Float[Array, "*batch n"], step: int

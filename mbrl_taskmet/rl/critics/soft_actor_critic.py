@@ -43,20 +43,15 @@ class SoftActorCriticSettings(CriticSettings):
     acts_in: ClassVar = Box
 
     hidden: int = setting(64, "units in each of the Q network's two hidden layers", flag="q_hidden", low=1)
-    lr: float = setting(1e-3, "critic's learning rate, per update", flag="critic_lr", above=0)
+    lr: float = setting(1e-3, "learning rate of the critic, per update", flag="critic_lr", above=0)
     actor_hidden: int = setting(64, "units in each of the actor's two hidden layers", low=1)
-    actor_lr: float = setting(1e-3, "actor's Adam learning rate, per update", above=0)
-    temperature: float = setting(
-        1.0, "α, price of the logarithm of an action's density, at the start, in units of reward", above=0
-    )
+    actor_lr: float = setting(1e-3, "Adam learning rate of the actor, per update", above=0)
+    temperature: float = setting(1.0, "initial temperature α of the entropy bonus, in units of reward", above=0)
     temperature_lr: float = setting(
-        1e-3, "Adam learning rate of log α, per update; 0: α stays. Learned, α adapts to the scale of the rewards, so these "
-        "need no scaling", low=0,
+        1e-3, "Adam learning rate of log α, per update; 0: α is constant. A learned α adapts to the rewards' scale", low=0,
     )  # fmt: skip
-    target_entropy: float = setting(
-        -1.0, "entropy that α is learned for, per dimension of an action, which is scaled to [-1, 1]"
-    )
-    deterministic_evaluation: bool = setting(True, "act by the actor's mean in evaluations; else as it does in training")
+    target_entropy: float = setting(-1.0, "target entropy of the policy, per dimension of an action that is scaled to [-1, 1]")
+    deterministic_evaluation: bool = setting(True, "evaluate the policy's mean action, not a sampled one")
 
     @override
     def make(self, observation_size: int, action_space: ActionSpace) -> SoftActorCritic:
@@ -64,7 +59,7 @@ class SoftActorCriticSettings(CriticSettings):
 
 
 class SoftActorCriticState(NamedTuple):
-    """What is learned."""
+    """The learned state."""
 
     params: PyTree  # ω of both heads, stacked on a leading axis of 2
     opt_state: optax.OptState

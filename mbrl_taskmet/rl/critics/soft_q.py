@@ -29,11 +29,11 @@ class SoftQSettings(CriticSettings):
 
     acts_in: ClassVar = Discrete
 
-    temperature: float = setting(0.01, "α of the soft value, in units of reward", above=0)
+    temperature: float = setting(0.01, "temperature α of the soft value function, in units of reward", above=0)
     policy: Literal["critic", "target"] = setting(
-        "target", "whose values the actions follow: the critic's, or its moving average's, the target network"
+        "target", "network that chooses actions: the critic, or its moving average, the target network"
     )
-    epsilon: float = setting(0.1, "probability of a random action while training", low=0, high=1)
+    epsilon: float = setting(0.1, "probability ε of a random action in training", low=0, high=1)
 
     @override
     def make(self, observation_size: int, action_space: ActionSpace) -> SoftQ:
@@ -41,7 +41,7 @@ class SoftQSettings(CriticSettings):
 
 
 class SoftQState(NamedTuple):
-    """What is learned."""
+    """The learned state."""
 
     params: PyTree  # ω of both heads, stacked on a leading axis of 2
     opt_state: optax.OptState

@@ -1,4 +1,4 @@
-"""Ways of learning the model, one per file."""
+"""Methods of training the model, one per file."""
 
 from mbrl_taskmet.rl.methods.base import Learner as Learner
 from mbrl_taskmet.rl.methods.base import Method as Method

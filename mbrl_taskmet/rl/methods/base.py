@@ -1,4 +1,4 @@
-"""What every way of learning the model shares: the learner's state, the critic's step and the model's step."""
+"""What all methods share: the learner's state, the critic's step and the model's step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PyTree = Any
 
 
 class Learner(NamedTuple):
-    """Everything that is learned; () where a method has no metric, or observations are left as they are."""
+    """All learned state; () where a method has no metric, or observations are not normalised."""
 
     model: Trained  # θ
     critic: Any  # ω, ω̄ and whatever else the critic learns
@@ -68,7 +68,7 @@ class ModelBased(MethodSettings):
 
 @dataclass(frozen=True)
 class Method:
-    """A way of learning the model. Subclasses implement `update`; those with a metric also extend `init`.
+    """A method of training the model. Subclasses implement `update`; those with a metric also extend `init`.
 
     Attributes:
         settings: the method's own.

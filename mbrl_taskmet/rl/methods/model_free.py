@@ -2,7 +2,7 @@
 
     ω ← ω − η ∂_ω E[ (Q_ω(s,a) − (r + γ·V_ω̄(s')))² ]
 
-Soft double Q-learning itself (TaskMet eqs. 9–10; Haarnoja et al. 2017): the upper bound of what a one-step model can give the
+Soft double Q-learning itself (TaskMet eqs. 9–10; Haarnoja et al. 2017): what a perfect one-step model would give the
 critic. No model is learned: it has no parameters, and its error is NaN.
 """
 
