@@ -48,22 +48,12 @@ class TaskMetSettings(ThroughCritic):
     """The metric, its optimiser, and the solvers of the two linear systems. `metric_every` are the inner steps K."""
 
     metric: Metric = choice(METRICS, "diagonal", "parametrisation of the learned metric")
-<<<<<<< HEAD
-    metric_shared: bool = setting(
-        False, "let the critic see through the metric too: each dimension times the root of its weight"
-    )
-    metric_lr: float = setting(3e-3, "metric's Adam learning rate, per update, at the start", above=0)
-    metric_lr_decay: int = setting(1000, "updates k₀ of its schedule lr/√(1 + k/k₀); 0: constant", low=0, before=0)
-    metric_warmup: int = setting(5000, "environment steps before the metric moves", low=0, traced=True)
-    metric_until: int | None = setting(None, "environment step from which the metric rests; it never does by default", low=0)
-    metric_every: int = setting(4, "environment steps between two steps of the metric", low=1, traced=True)
-=======
     metric_shared: bool = setting(False, "scale the critic's inputs by the square roots of the metric's weights, too")
     metric_lr: float = setting(3e-3, "initial Adam learning rate of the metric, per update", above=0)
     metric_lr_decay: int = setting(1000, "updates k₀ in the metric's schedule lr/√(1 + k/k₀); 0: constant", low=0, before=0)
     metric_warmup: int = setting(5000, "environment steps before the metric's first update", low=0, traced=True)
+    metric_until: int | None = setting(None, "environment step after which the metric stays fixed; none by default", low=0)
     metric_every: int = setting(4, "environment steps between updates of the metric", low=1, traced=True)
->>>>>>> 15c566479f4ad11873fbd6a6d51f3227f070fc5c
     l1: float = setting(0.0, "coefficient of the metric's L1 penalty", low=0)
     l1_reduction: Literal["mean", "sum"] = setting("mean", "reduction of the L1 penalty over the batch")
     solver: Solver = choice(SOLVERS, "minres", "solver of the model's linear system")
