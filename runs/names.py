@@ -8,7 +8,7 @@ from mbrl_taskmet.runner.plotting import STYLES
 
 NAMES = {
     "mle": "MLE", "omd": "OMD", "taskmet": "TaskMet", "vep": "VEP", "vagram": "VaGraM", "itervaml": "IterVAML",
-    "model_free": "model-free", "omd_code": "OMD, authors' code", "taskmet_exp": "TaskMet, exponential",
+    "model_free": "true transitions", "omd_code": "OMD, authors' code", "taskmet_exp": "TaskMet, exponential",
     "taskmet_full": "TaskMet, full metric", "taskmet_shared": "TaskMet, shared metric",
 }  # fmt: skip
 """By the first part of a setting's name."""

@@ -49,7 +49,7 @@ def test_the_tables_compare_the_methods_that_every_task_has(results: dict[str, A
     draw(results, tmp_path, tmp_path)
     assert (tmp_path / "benchmark.png").stat().st_size > 10_000
     lines = {line["method"]: line for line in read_csv(tmp_path / "methods.csv")}
-    assert set(lines) == {"MLE", "TaskMet, shared metric", "model-free"}
+    assert set(lines) == {"MLE", "TaskMet, shared metric", "true transitions"}
     assert lines["MLE"]["IQM, end"].startswith("0.38 (0.25 to 0.50") and lines["MLE"]["P(better than MLE), end"] == ""
     assert lines["TaskMet, shared metric"]["P(better than MLE), end"] == "1.00"
     returns = {line["method"]: line for line in read_csv(tmp_path / "returns.csv")}
