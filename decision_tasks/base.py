@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from mbrl_taskmet.core.networks import UniformMLP, apply
-from mbrl_taskmet.core.settings import ConfigError, check_fields
+from mbrl_taskmet.core.settings import ConfigError
+from mbrl_taskmet.core.settings_tree import check_fields
 
 PyTree = Any
 

@@ -23,7 +23,8 @@ from mbrl_taskmet.core.bilevel import Bilevel, Info, State, fit, take
 from mbrl_taskmet.core.linear_solve import NormalCG, Solver
 from mbrl_taskmet.core.metric import FactorMetric, squared_norm
 from mbrl_taskmet.core.optimizers import Trained
-from mbrl_taskmet.core.settings import check_fields, setting
+from mbrl_taskmet.core.settings import setting
+from mbrl_taskmet.core.settings_tree import check_fields
 
 PyTree = Any
 CLIP = 1.0  # norm at which the predictor's gradient is clipped

@@ -16,7 +16,8 @@ import numpy as np
 from decision_tasks.evaluation import BASELINES
 from decision_tasks.objectives import OBJECTIVES
 from decision_tasks.settings import ALL, TASKS, CellSettings, cells, with_shared_tasks
-from mbrl_taskmet.core.settings import ConfigError, before, flag, options, resolve
+from mbrl_taskmet.core.settings import ConfigError, flag, options
+from mbrl_taskmet.core.settings_tree import before, resolve
 from mbrl_taskmet.runner.records import read_json, read_regular, shortened
 from mbrl_taskmet.runner.rundir import FORMAT, check_same, saved_settings
 

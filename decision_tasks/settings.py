@@ -11,19 +11,8 @@ from decision_tasks.budget import Budget
 from decision_tasks.cubic import Cubic
 from decision_tasks.objectives import OBJECTIVES, Objective
 from decision_tasks.portfolio import Portfolio
-from mbrl_taskmet.core.settings import (
-    ConfigError,
-    Option,
-    check_fields,
-    check_names,
-    choice,
-    flag,
-    flatten,
-    options,
-    resolve,
-    setting,
-    shown,
-)
+from mbrl_taskmet.core.settings import ConfigError, Option, choice, flag, options, setting, shown
+from mbrl_taskmet.core.settings_tree import check_fields, check_names, flatten, resolve
 
 TASKS: dict[str, type[Task]] = {"cubic": Cubic, "budget": Budget, "portfolio": Portfolio}
 """Every task by its name on the command line. May grow: an entry is all that another one needs."""

@@ -15,7 +15,8 @@ from envs.oscillators import Oscillators
 from envs.playground import PlaygroundEnvironment
 from envs.probes import PROBES
 from envs.projected import projected
-from mbrl_taskmet.core.settings import ConfigError, nearest, resolve, shown
+from mbrl_taskmet.core.settings import ConfigError, nearest, shown
+from mbrl_taskmet.core.settings_tree import resolve
 from mbrl_taskmet.rl.contract import brief
 from mbrl_taskmet.rl.environment import Environment, EnvironmentSettings, UnsupportedEnvironment
 from mbrl_taskmet.rl.suites import BraxSuite, GymnaxSuite, PlaygroundSuite, Suite

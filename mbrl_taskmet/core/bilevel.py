@@ -22,7 +22,8 @@ import optax
 from mbrl_taskmet.core.implicit import implicit_vjp
 from mbrl_taskmet.core.linear_solve import NormalCG, Solution, Solver
 from mbrl_taskmet.core.optimizers import Trained, step
-from mbrl_taskmet.core.settings import ConfigError, check_fields, nearest, setting, shown
+from mbrl_taskmet.core.settings import ConfigError, nearest, setting, shown
+from mbrl_taskmet.core.settings_tree import check_fields
 
 PyTree = Any
 Loss = Callable[[PyTree, jax.Array], jax.Array]

@@ -24,7 +24,8 @@ from jax.flatten_util import ravel_pytree
 from typing_extensions import override
 
 from mbrl_taskmet.core.safe import magnitude, norm, rounding_of, safe_divide
-from mbrl_taskmet.core.settings import check_fields, setting
+from mbrl_taskmet.core.settings import setting
+from mbrl_taskmet.core.settings_tree import check_fields
 
 PyTree = Any
 Product = Callable[[PyTree], PyTree]

@@ -21,7 +21,8 @@ from jaxtyping import Array, Float
 from typing_extensions import override
 
 from mbrl_taskmet.core.networks import MLP, UniformMLP, apply
-from mbrl_taskmet.core.settings import ConfigError, check_fields, choice, setting
+from mbrl_taskmet.core.settings import ConfigError, choice, setting
+from mbrl_taskmet.core.settings_tree import check_fields
 
 PyTree = Any
 

@@ -7,18 +7,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal
 
-from mbrl_taskmet.core.settings import (
-    ConfigError,
-    Misplaced,
-    before,
-    check_names,
-    choice,
-    flatten,
-    group,
-    resolve,
-    setting,
-    shown,
-)
+from mbrl_taskmet.core.settings import ConfigError, choice, group, setting, shown
+from mbrl_taskmet.core.settings_tree import Misplaced, before, check_names, flatten, resolve
 from mbrl_taskmet.rl import format_1
 from mbrl_taskmet.rl.critics import CRITICS, CriticSettings
 from mbrl_taskmet.rl.environment import EnvironmentSettings

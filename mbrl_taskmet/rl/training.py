@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbrl_taskmet.core.run_axis import RunAxis
-from mbrl_taskmet.core.settings import ConfigError, flatten, shown, with_numbers
+from mbrl_taskmet.core.settings import ConfigError, shown
+from mbrl_taskmet.core.settings_tree import flatten, with_numbers
 from mbrl_taskmet.rl import format_1, replay
 from mbrl_taskmet.rl.environment import Environment, check_environment, episodic
 from mbrl_taskmet.rl.make import make_method

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from mbrl_taskmet.core.run_axis import MOST_RUNS
-from mbrl_taskmet.core.settings import ConfigError, Misplaced, check_names, nearest, shown
+from mbrl_taskmet.core.settings import ConfigError, nearest, shown
+from mbrl_taskmet.core.settings_tree import Misplaced, check_names
 from mbrl_taskmet.rl.settings import Config, Settings
 from mbrl_taskmet.runner.records import read_regular, shortened
 from runs.setting import Setting

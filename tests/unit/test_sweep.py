@@ -11,7 +11,8 @@ import pytest
 
 from envs.probes import Walk, WalkBox
 from mbrl_taskmet import Config, ConfigError, train
-from mbrl_taskmet.core.settings import flatten, options, with_numbers
+from mbrl_taskmet.core.settings import options
+from mbrl_taskmet.core.settings_tree import flatten, with_numbers
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.methods import METHODS, Learner
