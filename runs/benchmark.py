@@ -22,11 +22,14 @@ from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
 from runs.report import Results, counted, final_returns, write_table
 from runs.setting import Setting
+from runs.weights import update_weights
 
 ENVIRONMENTS = {"cartpole": "CartPole-v1"}
 DISTURBANCES = ("noise", "oscillators", "nonlinear", "companions", "projected")
 DISTRACTORS = 32
 UNITS = (16, 8, 32)
+STATES = 4
+"""CartPole's dimensions that no disturbance makes."""
 LAST = 4
 """Evaluations, of 20, that count as the end."""
 SHARED: dict[str, Any] = {
@@ -89,6 +92,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("score")
     save_both(figure, output / "benchmark.png")
+    update_weights(output / "weights.csv", results, (_name(*task, "taskmet_shared") for task in shown), STATES)
     write_table(output / "returns.csv", list(_returns(results, shown)))
     write_table(output / "methods.csv", list(_methods(results, shown)))
 
@@ -107,9 +111,11 @@ def _draw_profile(axis: Any, found: dict[str, np.ndarray]) -> None:
     """The share of seeds whose score is at least so high (Agarwal et al. 2021)."""
     for method, own in found.items():
         falling = 1 - np.arange(len(own)) / len(own)
-        axis.stairs(falling, [0.0, *np.sort(own).clip(0)], color=STYLE[NAMES[method]]["color"], linewidth=1.5)
+        axis.stairs(falling, [0.0, *np.sort(own).clip(0)], label=NAMES[method],
+                    color=STYLE[NAMES[method]]["color"], linewidth=1.5)  # fmt: skip
     axis.set(ylim=(-0.03, 1.03))
     axis.grid(alpha=0.3)
+    axis.legend(fontsize="x-small", loc="lower left")
 
 
 def _returns(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[dict[str, str]]:

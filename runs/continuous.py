@@ -18,17 +18,13 @@ from runs.names import NAMES, STYLE
 from runs.report import (
     Results,
     Rows,
-    as_count,
-    as_number,
     counted,
     final_returns,
-    read_csv,
     returns_against,
-    undamaged,
-    write_csv,
     write_table,
 )
 from runs.setting import Setting
+from runs.weights import update_weights
 
 COUNTS = (0, 8, 32, 128)
 UNITS = (4, 8)
@@ -75,13 +71,12 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     save_both(figure, output / "pendulum.png")
     if lines := list(_pendulum(results)):
         write_table(output / "pendulum.csv", lines)
-    kept = _read_weights(output / "weights.csv") | dict(_weights(results))
-    if kept:
-        write_csv(output / "weights.csv", [kept[key] for key in sorted(kept)])
+    update_weights(output / "weights.csv", results, (f"pendulum-taskmet-{count}" for count in COUNTS if count), REAL)
     for label, names, numbers in (("distractors", list(BODIES), BODIES_COUNTS), ("units", ["halfcheetah"], CHEETAH_UNITS)):
         there = [(name, number) for name in names for number in numbers if any(_curves(results, name, number))]
         if there:
-            _draw_curves(results, there, label, output / f"brax_{label}.png")
+            shown, rows = (list(dict.fromkeys(axis)) for axis in zip(*there, strict=True))
+            _draw_curves(results, shown, rows, label, output / f"brax_{label}.png")
 
 
 def _pendulum(results: Results) -> Iterator[dict[str, str]]:
@@ -96,33 +91,6 @@ def _pendulum(results: Results) -> Iterator[dict[str, str]]:
             yield {"method": NAMES[method]} | {name: counted(own) for name, own in returns.items()}
 
 
-def _weights(results: Results) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
-    """The metric at the end of every seed of TaskMet's whose block is there: the least real weight and the largest of noise."""
-    for name in (f"pendulum-taskmet-{count}" for count in COUNTS if count):
-        for row in {row["seed"]: row for row in results.get(name, [])}.values():  # the last of each
-            weights = row.get("metric/diagonal") or [None]
-            if None not in weights:
-                least, largest = min(weights[:REAL]), max(weights[REAL:])
-                line = {
-                    "setting": name,
-                    "seed": row["seed"],
-                    "least real": f"{least:.4g}",
-                    "largest of noise": f"{largest:.4g}",
-                }
-                yield (name, row["seed"]), line
-
-
-def _read_weights(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """The lines of `weights.csv` by setting and seed; none where there is no file."""
-    if not path.exists():
-        return {}
-    with undamaged(path):
-        lines = read_csv(path, key=("setting", "seed"))
-        for line in lines:
-            as_number(line["least real"]), as_number(line["largest of noise"])
-        return {(line["setting"], as_count(line["seed"])): dict(line) for line in lines}
-
-
 def _curves(results: Results, name: str, number: int) -> Iterator[tuple[str, Rows]]:
     """What there is of an environment's methods at a number."""
     for method in FEW:
@@ -130,19 +98,23 @@ def _curves(results: Results, name: str, number: int) -> Iterator[tuple[str, Row
             yield NAMES[method], rows
 
 
-def _draw_curves(results: Results, shown: Sequence[tuple[str, int]], label: str, path: Path) -> None:
-    """Returns along training, a panel per environment and number."""
+def _draw_curves(results: Results, names: Sequence[str], numbers: Sequence[int], label: str, path: Path) -> None:
+    """Returns along training, a row per number and a column per environment."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * len(shown), 4), layout="constrained")
-    axes = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axis, (name, number) in zip(axes, shown, strict=True):
-        for method, rows in _curves(results, name, number):
-            band(axis, *curve(rows, "eval/return"), label=method, **STYLE[method])
-        axis.set(title=f"{name}, {number} {label}", xlabel="environment steps", ylabel="return")
-        axis.locator_params(axis="x", nbins=4)
-        axis.grid(alpha=0.3)
-    shared_legend(axes)
+    figure = Figure(figsize=(1.5 + 4 * len(names), 0.5 + 3 * len(numbers)), layout="constrained")
+    axes = figure.subplots(len(numbers), len(names), squeeze=False, sharex="col", sharey="col")
+    for row, number in zip(axes, numbers, strict=True):
+        for axis, name in zip(row, names, strict=True):
+            for method, rows in _curves(results, name, number):
+                band(axis, *curve(rows, "eval/return"), label=method, **STYLE[method])
+            axis.set(title=f"{name}, {number} {label}")
+            axis.locator_params(axis="x", nbins=4)
+            axis.grid(alpha=0.3)
+        row[0].set_ylabel("return")
+    for axis in axes[-1]:
+        axis.set_xlabel("environment steps")
+    shared_legend(axes.ravel())
     save_both(figure, path)
 
 
