@@ -132,7 +132,9 @@ def _train(
         title = f"{settings.names['method']} on {env.name}"
         settings_of = f"{len(over.settings)} settings of " if over.numbers else ""
         say(f"{directory}: {settings_of}{title}, {settings.seeds} seed(s), {settings.steps} steps, "
-            f"needs about {gigabytes(least)}")  # fmt: skip
+            f"needs about {gigabytes(least)} of memory")  # fmt: skip
+        if notice := settings.method.notice(settings.steps):
+            say(notice)
         done = drive(_Job(trainer, debug_nans), place, share=share, begin_record=partial(_write_configs, directory, over))
         learners = trainer.axis.to_host(done.carry.learner)
         outcomes = {}

@@ -264,3 +264,8 @@ def test_taskmets_metric_moves_between_two_steps_at_every_so_many(until: int | N
         assert jnp.isfinite(residual(method, learner, batch, step)) == (4 < step <= (until or step))
         metrics = learner.metric
     assert moved == ([6] if until else [6, 9])
+
+
+def test_a_user_is_told_of_a_run_too_short_for_its_metric_to_move() -> None:
+    assert "from step 5000 on (--metric-warmup), so not in this run" in (TaskMetSettings().notice(3000) or "")
+    assert TaskMetSettings().notice(5001) is TaskMetSettings(metric_warmup=100).notice(3000) is OMDSettings().notice(1) is None

@@ -58,6 +58,11 @@ class MethodSettings:
         """The method of these settings, for an environment and a critic."""
         raise NotImplementedError(f"{type(self).__name__} does not say which method it makes")
 
+    def notice(self, steps: int) -> str | None:
+        """What a user of a run of so many environment steps would want to know before it starts, in a sentence."""
+        del steps
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelBased(MethodSettings):

@@ -70,6 +70,11 @@ class TaskMetSettings(ThroughCritic):
             raise ConfigError(f"--metric-until {self.metric_until} is not after --metric-warmup {self.metric_warmup}, so the "
                               "metric would never move; give more")  # fmt: skip
 
+    @override
+    def notice(self, steps: int) -> str | None:
+        late = steps <= self.metric_warmup
+        return f"the metric moves from step {self.metric_warmup} on (--metric-warmup), so not in this run" if late else None
+
     @property
     def metric_optimizer(self) -> optax.GradientTransformation:
         """What moves φ."""
