@@ -100,7 +100,7 @@ def result_of(trainer: CellTrainer, result: CellResult, seconds: float | None) -
         "best_iteration": result.carry.best_iteration,
         "failed": result.carry.failed,
         "baselines": {name: {"normalized_dq": score.normalized_dq, "test_mse": score.test_mse}
-                      for name, score in trainer.baselines().items()},
+                      for name, score in trainer.data_sets.baselines.items()},
         "wall_seconds": seconds,
     }  # fmt: skip
 
@@ -112,7 +112,7 @@ def learned(trainer: CellTrainer, result: CellResult) -> dict[str, np.ndarray]:
 
 
 def _shown(trainer: CellTrainer, result: CellResult) -> dict[str, jax.Array]:
-    objective, data = trainer.cell.objective, jax.tree.map(lambda leaf: leaf[0], trainer.fixed.data.test)
+    objective, data = trainer.cell.objective, jax.tree.map(lambda leaf: leaf[0], trainer.data_sets.data.test)
     if data.x.shape[-1] == 1:
         x = jnp.linspace(-1.0, 1.0, 201)[None, :, None]
         batch = data._replace(x=x, y=jnp.zeros((1, 201, data.y.shape[-1])))
