@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,12 +26,14 @@ class DataSet(NamedTuple):
         data: its instances.
         random: mean value on the test instances of decisions on U(0, 1) predictions.
         optimal: the same on the truth.
+        apart: the two for each decision by its name, where the task takes several.
         baselines: scores of the predictors that learn nothing, by name.
     """
 
     data: Split
     random: jax.Array
     optimal: jax.Array
+    apart: dict[str, tuple[jax.Array, jax.Array]]
     baselines: dict[str, Score]
 
 
@@ -43,6 +46,7 @@ class Fixed(NamedTuple):
         prepared: by the objective, for each training instance.
         random: mean value on the test instances of decisions on U(0, 1) predictions.
         optimal: the same on the truth.
+        apart: the two for each decision, where the task takes several.
     """
 
     key: jax.Array
@@ -50,6 +54,7 @@ class Fixed(NamedTuple):
     prepared: PyTree
     random: jax.Array
     optimal: jax.Array
+    apart: dict[str, tuple[jax.Array, jax.Array]]
 
 
 class CellCarry(NamedTuple):
@@ -110,7 +115,8 @@ class OneRun:
         data = self.task.data(data_key)
         random, optimal = scale(self.task, key, data.test)
         scores = baseline_scores(self.task, self.key(number, jnp.int32(0)), data.test, random, optimal)
-        return DataSet(data, random, optimal, scores)
+        apart = {name: scale(one, key, data.test) for name, (_, one) in self._several.items()}
+        return DataSet(data, random, optimal, apart, scores)
 
     def prepare(self, number: jax.Array, train: Data) -> PyTree:
         """What the objective needs of the training instances of a data set."""
@@ -180,6 +186,16 @@ class OneRun:
         """The score of a predictor on the test instances."""
         test = fixed.data.test
         return test_score(self.task, self.task.predict(params, test), test, fixed.random, fixed.optimal)
+
+    def test_apart(self, params: PyTree, fixed: Fixed) -> dict[str, Score]:
+        """The same of each decision by its name, {} where the task takes one."""
+        test, prediction = fixed.data.test, self.task.predict(params, fixed.data.test)
+        return {name: test_score(one, prediction, test, *fixed.apart[name]) for name, (_, one) in self._several.items()}
+
+    @property
+    def _several(self) -> Mapping[str, tuple[float, Task]]:
+        """The task's decisions, or none where they are one."""
+        return self.task.decisions if len(self.task.decisions) > 1 else {}
 
     def _keys(self, number: jax.Array) -> jax.Array:
         """The key of a data set's instances, and that of all else that is random on it, (2,)."""

@@ -32,12 +32,14 @@ class CellResult(NamedTuple):
         normalized_dq: (D, S), decision quality between 0, random predictions, and 1, the truth.
         test_mse: (D, S).
         scores: each (D, S).
+        apart: the scores of each decision by its name, where the task takes several.
         carry: each leaf (D·S, …).
     """
 
     normalized_dq: np.ndarray
     test_mse: np.ndarray
     scores: Score
+    apart: dict[str, Score]
     carry: CellCarry
 
 
@@ -79,7 +81,7 @@ class CellTrainer:
         self._one = one = OneRun(self.task, cell.objective, cell.seed)
         self._init = self._compiled(one.start)
         self._chunk = self._compiled(one.chunk)
-        self._test = self._compiled(one.test)
+        self._test = self._compiled(lambda *args: (one.test(*args), one.test_apart(*args)))
         self._fixed: Fixed | None = None
         self._data_sets = earlier.data_sets if earlier is not None and cell.shares_data(earlier.cell) else None
         self._prepared = earlier.prepared if earlier is not None and cell.shares(earlier.cell) else None
@@ -99,7 +101,8 @@ class CellTrainer:
         """
         if self._data_sets is None:
             made = self._of_each(self._one.data_set)
-            _check_scale(made.random, made.optimal)
+            for random, optimal in ((made.random, made.optimal), *made.apart.values()):
+                _check_scale(random, optimal)
             self._data_sets = made
         return self._data_sets
 
@@ -116,10 +119,10 @@ class CellTrainer:
         if self._fixed is None:
             datasets, seeds = np.divmod(np.arange(self.cell.runs), self.cell.seeds)
             of_run = partial(jax.tree.map, lambda leaf: leaf[datasets])
-            data, random, optimal, _ = self.data_sets
+            data, random, optimal, apart, _ = self.data_sets
             with self._precision():
                 keys = jax.jit(jax.vmap(self._one.key))(datasets, seeds)
-                fixed = Fixed(keys, of_run(data), of_run(self.prepared), of_run(random), of_run(optimal))
+                fixed = Fixed(keys, of_run(data), of_run(self.prepared), *of_run((random, optimal, apart)))
                 self._fixed = self.axis.to_devices(fixed)
         return self._fixed
 
@@ -145,9 +148,9 @@ class CellTrainer:
     def finish(self, carry: CellCarry) -> CellResult:
         """The best predictor of every run on its test instances."""
         with self._precision():
-            scores = self.axis.to_host(self._test(carry.best_params, self.fixed))
-        scores = jax.tree.map(lambda x: x.reshape(self.cell.datasets, self.cell.seeds), scores)
-        return CellResult(scores.normalized_dq, scores.test_mse, scores, self.axis.to_host(carry))
+            tested = self.axis.to_host(self._test(carry.best_params, self.fixed))
+        scores, apart = jax.tree.map(lambda x: x.reshape(self.cell.datasets, self.cell.seeds), tested)
+        return CellResult(scores.normalized_dq, scores.test_mse, scores, apart, self.axis.to_host(carry))
 
     def blank(self) -> CellCarry:
         """A carry whose numbers count for nothing: `init` trains, for the metric's warm-up."""
