@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -93,6 +95,14 @@ class Task:
         return {}
 
     @property
+    def decisions(self) -> Mapping[str, tuple[float, Task]]:
+        """What is decided on one prediction, by name: each its weight w_k, and the task that decides; by default itself alone.
+
+        Of several, the value of a prediction is Σ_k w_k g_k(z_k, y).
+        """
+        return {self.name: (1.0, self)}
+
+    @property
     def relaxed(self) -> bool:
         """Whether the task has a relaxation."""
         return type(self).relax is not Task.relax
@@ -113,14 +123,28 @@ class Task:
         return UniformMLP(self.hidden, targets)
 
 
+def value_of_decisions(task: Task, prediction: jax.Array, y: jax.Array, given: PyTree = ()) -> jax.Array:
+    """Σ_k w_k g_k(decide_k(ŷ), y) over the decisions of one instance, scalar."""
+    return _weighted(task, lambda one: one.value(one.decide(prediction, given), y, given))
+
+
+def value_of_relaxations(task: Task, prediction: jax.Array, y: jax.Array, given: PyTree = ()) -> jax.Array:
+    """Σ_k w_k g_k(relax_k(ŷ), y) over the decisions of one instance, scalar."""
+    return _weighted(task, lambda one: one.value(one.relax(prediction, given), y, given))
+
+
+def _weighted(task: Task, value: Callable[[Task], jax.Array]) -> jax.Array:
+    return jnp.sum(jnp.stack([weight * value(one) for weight, one in task.decisions.values()]))
+
+
 def decided_value(task: Task, prediction: jax.Array, batch: Data) -> jax.Array:
-    """g(decide(ŷ), y) of every instance, (instances,)."""
-    return jax.vmap(lambda p, y, given: task.value(task.decide(p, given), y, given))(prediction, batch.y, batch.given)
+    """`value_of_decisions` of every instance, (instances,)."""
+    return jax.vmap(partial(value_of_decisions, task))(prediction, batch.y, batch.given)
 
 
 def relaxed_value(task: Task, prediction: jax.Array, batch: Data) -> jax.Array:
-    """g(relax(ŷ), y) of every instance, (instances,)."""
-    return jax.vmap(lambda p, y, given: task.value(task.relax(p, given), y, given))(prediction, batch.y, batch.given)
+    """`value_of_relaxations` of every instance, (instances,)."""
+    return jax.vmap(partial(value_of_relaxations, task))(prediction, batch.y, batch.given)
 
 
 def squared_error(prediction: jax.Array, batch: Data) -> jax.Array:
@@ -139,11 +163,3 @@ def split(data: Data, train: int, validation: int) -> Split:
     """The first `train` instances, the next `validation`, and the rest."""
     parts = slice(train), slice(train, train + validation), slice(train + validation, None)
     return Split(*(jax.tree.map(lambda leaf, part=part: leaf[part], data) for part in parts))
-
-
-def check_choice(choose: int, items: int) -> None:
-    """Raise ConfigError unless 1 ≤ choose < items."""
-    if not 1 <= choose <= items:
-        raise ConfigError(f"--choose is {choose}; give a number from 1 to the {items} items there are")
-    if choose == items:
-        raise ConfigError(f"--choose is {choose} of {items} items, and there is nothing to decide; give fewer, or more --items")

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from typing_extensions import override
 
-from decision_tasks.base import Data, Split, Task, check_choice, split, standardize
+from decision_tasks.base import Data, Split, split, standardize
 from decision_tasks.budget_relaxations import projected_gradient, soft_greedy
+from decision_tasks.choosing import Choosing
 from decision_tasks.inputs import as_numbers
 from decision_tasks.rates import check_rates, generate_rates, read_rates
 from mbrl_taskmet.core.settings import ConfigError, setting
@@ -30,7 +31,7 @@ _MATRIX = (400, 200)  # websites and users of the generated click rates
 
 
 @dataclass(frozen=True, eq=False)
-class Budget(Task):
+class Budget(Choosing):
     """An instance draws `items` websites and `users` users from a matrix of click rates, each at most once.
 
     Attributes:
@@ -61,7 +62,6 @@ class Budget(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self.choose, self.items)
         if self.rates is not None and self.rates_file is not None:
             raise ConfigError("the click rates are given twice, as an array and as a file; leave one out")
         if self.rates is not None:

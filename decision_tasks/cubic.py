@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 from typing_extensions import override
 
-from decision_tasks.base import Data, Split, Task, check_choice, split
+from decision_tasks.base import Data, Split, split
+from decision_tasks.choosing import Choosing
 from mbrl_taskmet.core.settings import setting
 
 
 @dataclass(frozen=True)
-class Cubic(Task):
+class Cubic(Choosing):
     """Choose k = `choose` of n = `items`; ε = `epsilon` is that of the relaxation."""
 
     name: ClassVar[str] = "cubic"
@@ -37,10 +38,6 @@ class Cubic(Task):
     validation: int = setting(200, "validation instances", low=1)
     test: int = setting(400, "test instances", low=1)
     epsilon: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self.choose, self.items)
 
     @override
     def data(self, key: jax.Array) -> Split:

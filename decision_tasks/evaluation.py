@@ -42,3 +42,9 @@ BASELINES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "optimal": lambda key, y: y,
 }
 """Predictors that learn nothing, from a key and the truth."""
+
+
+def baseline_scores(task: Task, key: jax.Array, test: Data, random: jax.Array, optimal: jax.Array) -> dict[str, Score]:
+    """The scores of `BASELINES` on a data set whose `scale` is (random, optimal), by their names."""
+    predictions = {name: predict(key, test.y) for name, predict in BASELINES.items()}
+    return {name: test_score(task, prediction, test, random, optimal) for name, prediction in predictions.items()}

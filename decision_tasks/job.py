@@ -61,8 +61,7 @@ def run(
         for cell in cells:
             if cell.directory in finished:
                 continue
-            common = trainer.common if trainer is not None and cell.shares(trainer.cell) else None
-            trainer = CellTrainer(cell, common)
+            trainer = CellTrainer(cell, trainer)
             _train(CellJob(trainer), place, checkpoint_share, begin_record)
         tables = write_report(cells, directory)
         with drawing(directory, go_on):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from decision_tasks.base import Data, Task
+from decision_tasks.base import Data, Task, value_of_decisions
 
 STEPS = 100
 BOUND = 100.0
@@ -39,7 +39,7 @@ def _regrets(task: Task, instance: Data, errors: jax.Array) -> jax.Array:
     """What deciding on y + δ loses, (samples,)."""
 
     def value(error: jax.Array) -> jax.Array:
-        return task.value(task.decide(instance.y + error, instance.given), instance.y, instance.given)
+        return value_of_decisions(task, instance.y + error, instance.y, instance.given)
 
     return value(jnp.zeros_like(instance.y)) - jax.lax.map(value, errors, batch_size=min(_AT_ONCE, len(errors)))
 

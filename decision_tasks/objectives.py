@@ -25,6 +25,7 @@ from mbrl_taskmet.core.metric import FactorMetric, squared_norm
 from mbrl_taskmet.core.optimizers import Trained
 from mbrl_taskmet.core.settings import setting
 from mbrl_taskmet.core.settings_tree import check_fields
+from mbrl_taskmet.core.task_loss import One, TaskLoss
 
 PyTree = Any
 CLIP = 1.0  # norm at which the predictor's gradient is clipped
@@ -85,7 +86,7 @@ class Objective:
         instances = train.x.shape[0]
         model, count = fit(loss, self.optimizer(task), state.model, key, instances, self.batch, self.inner_steps)
         unknown = jnp.array(jnp.nan)
-        return state._replace(model=model), Info(count, unknown, unknown)
+        return state._replace(model=model), Info(count, unknown, unknown, {})
 
     def score(self, task: Task, prediction: jax.Array, batch: Data) -> jax.Array:
         """What validation maximises, scalar: the mean value of the hard and relaxed decisions, less α·MSE."""
@@ -211,7 +212,7 @@ class MetricLearning(Objective):
             predict=task.predict,
             weigh=self.weigh,
             loss=loss,
-            task_loss=lambda prediction, batch: -jnp.mean(relaxed_value(task, prediction, batch)),
+            task_loss=_task_loss(task),
             optimizer=self.optimizer(task),
             metric_optimizer=optax.adam(self.metric_lr),
             solver=self.solver,
@@ -222,6 +223,16 @@ class MetricLearning(Objective):
             outer_batch=task.outer_batch,
             implicit_batch=self.implicit_batch,
         )
+
+
+def _task_loss(task: Task) -> TaskLoss:
+    """Minus the mean value of the relaxed decisions; several decisions are as many losses."""
+
+    def of(one: Task) -> One:
+        return lambda prediction, batch: -jnp.mean(relaxed_value(one, prediction, batch))
+
+    several = {name: (weight, of(one)) for name, (weight, one) in task.decisions.items()}
+    return several if len(several) > 1 else of(task)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"mse": MSE, "dfl": DFL, "lodl": LODL, "taskmet": MetricLearning}

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from decision_tasks.base import Split, Task, decided_value, squared_error
-from decision_tasks.evaluation import Score, scale, test_score
+from decision_tasks.base import Data, Split, Task, decided_value, squared_error
+from decision_tasks.evaluation import Score, baseline_scores, scale, test_score
 from decision_tasks.objectives import Objective
 from mbrl_taskmet.core.bilevel import State
 
 PyTree = Any
 VALIDATE_EVERY = 10
 PATIENCE = 100
+
+
+class DataSet(NamedTuple):
+    """What all runs on a data set share, whatever they descend.
+
+    Attributes:
+        data: its instances.
+        random: mean value on the test instances of decisions on U(0, 1) predictions.
+        optimal: the same on the truth.
+        apart: the two for each decision by its name, where the task takes several.
+        baselines: scores of the predictors that learn nothing, by name.
+    """
+
+    data: Split
+    random: jax.Array
+    optimal: jax.Array
+    apart: dict[str, tuple[jax.Array, jax.Array]]
+    baselines: dict[str, Score]
 
 
 class Fixed(NamedTuple):
@@ -27,6 +46,7 @@ class Fixed(NamedTuple):
         prepared: by the objective, for each training instance.
         random: mean value on the test instances of decisions on U(0, 1) predictions.
         optimal: the same on the truth.
+        apart: the two for each decision, where the task takes several.
     """
 
     key: jax.Array
@@ -34,6 +54,7 @@ class Fixed(NamedTuple):
     prepared: PyTree
     random: jax.Array
     optimal: jax.Array
+    apart: dict[str, tuple[jax.Array, jax.Array]]
 
 
 class CellCarry(NamedTuple):
@@ -88,20 +109,22 @@ class OneRun:
     def __init__(self, task: Task, objective: Objective, seed: int):
         self.task, self.objective, self.seed = task, objective, seed
 
-    def common(self, dataset: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
-        """What the objective prepares on a data set, and the values of random and of optimal decisions."""
-        data, key = self.data(dataset)
-        return self.objective.prepare(self.task, key, data.train), *scale(self.task, key, data.test)
+    def data_set(self, number: jax.Array) -> DataSet:
+        """A data set by its number."""
+        data_key, key = self._keys(number)
+        data = self.task.data(data_key)
+        random, optimal = scale(self.task, key, data.test)
+        scores = baseline_scores(self.task, self.key(number, jnp.int32(0)), data.test, random, optimal)
+        apart = {name: scale(one, key, data.test) for name, (_, one) in self._several.items()}
+        return DataSet(data, random, optimal, apart, scores)
 
-    def fix(self, dataset: jax.Array, seed: jax.Array, common: tuple[PyTree, jax.Array, jax.Array]) -> Fixed:
-        """What the run of a data set and a seed reads, by their numbers and the `common` of the data set."""
-        data, key = self.data(dataset)
-        return Fixed(jax.random.fold_in(key, seed), data, *common)
+    def prepare(self, number: jax.Array, train: Data) -> PyTree:
+        """What the objective needs of the training instances of a data set."""
+        return self.objective.prepare(self.task, self._keys(number)[1], train)
 
-    def data(self, dataset: jax.Array) -> tuple[Split, jax.Array]:
-        """A data set by its number, and the key of all else that is random on it."""
-        data_key, key = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), dataset))
-        return self.task.data(data_key), key
+    def key(self, number: jax.Array, seed: jax.Array) -> jax.Array:
+        """The key of all that is random in the run of a data set and a seed, by their numbers."""
+        return jax.random.fold_in(self._keys(number)[1], seed)
 
     def start(self, fixed: Fixed) -> CellCarry:
         """The start."""
@@ -163,3 +186,17 @@ class OneRun:
         """The score of a predictor on the test instances."""
         test = fixed.data.test
         return test_score(self.task, self.task.predict(params, test), test, fixed.random, fixed.optimal)
+
+    def test_apart(self, params: PyTree, fixed: Fixed) -> dict[str, Score]:
+        """The same of each decision by its name, {} where the task takes one."""
+        test, prediction = fixed.data.test, self.task.predict(params, fixed.data.test)
+        return {name: test_score(one, prediction, test, *fixed.apart[name]) for name, (_, one) in self._several.items()}
+
+    @property
+    def _several(self) -> Mapping[str, tuple[float, Task]]:
+        """The task's decisions, or none where they are one."""
+        return self.task.decisions if len(self.task.decisions) > 1 else {}
+
+    def _keys(self, number: jax.Array) -> jax.Array:
+        """The key of a data set's instances, and that of all else that is random on it, (2,)."""
+        return jax.random.split(jax.random.fold_in(jax.random.key(self.seed), number))

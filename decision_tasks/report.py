@@ -100,9 +100,20 @@ def result_of(trainer: CellTrainer, result: CellResult, seconds: float | None) -
         "best_iteration": result.carry.best_iteration,
         "failed": result.carry.failed,
         "baselines": {name: {"normalized_dq": score.normalized_dq, "test_mse": score.test_mse}
-                      for name, score in trainer.baselines().items()},
+                      for name, score in trainer.data_sets.baselines.items()},
+        **({"decisions": _apart(result)} if result.apart else {}),
         "wall_seconds": seconds,
     }  # fmt: skip
+
+
+def _apart(result: CellResult) -> dict[str, Any]:
+    """The scores of each decision, where the task takes several."""
+    found = {}
+    for name, score in result.apart.items():
+        dq = _mean(score.normalized_dq)
+        found[name] = {"normalized_dq": score.normalized_dq.reshape(-1), "value": score.value.reshape(-1),
+                       "mean_normalized_dq": dq[0], "stderr_normalized_dq": dq[1]}  # fmt: skip
+    return found
 
 
 def learned(trainer: CellTrainer, result: CellResult) -> dict[str, np.ndarray]:
@@ -112,7 +123,7 @@ def learned(trainer: CellTrainer, result: CellResult) -> dict[str, np.ndarray]:
 
 
 def _shown(trainer: CellTrainer, result: CellResult) -> dict[str, jax.Array]:
-    objective, data = trainer.cell.objective, jax.tree.map(lambda leaf: leaf[0], trainer.fixed.data.test)
+    objective, data = trainer.cell.objective, jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), trainer.data_sets.data.test)
     if data.x.shape[-1] == 1:
         x = jnp.linspace(-1.0, 1.0, 201)[None, :, None]
         batch = data._replace(x=x, y=jnp.zeros((1, 201, data.y.shape[-1])))

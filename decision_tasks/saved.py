@@ -59,13 +59,16 @@ def read_saved(saved: Mapping[str, Any]) -> tuple[CellSettings, ...]:
 
 def check_same_cells(directory: Path, run: Sequence[CellSettings]) -> None:
     """Raise ConfigError unless the run in `directory` is of the same cells."""
-    new, saved = _described(json.loads(json.dumps(to_json(run)))), saved_settings(directory, _described)
+    each = _described(to_json(run)), saved_settings(directory, _described)
+    new, saved = json.loads(json.dumps(each))
     if len(saved) != len(new):
         raise ConfigError(f"{directory} is a run of {len(saved)} cell(s), not {len(new)}; give another directory")
+    defaults = json.loads(json.dumps({flag(option.name): option.default for option in options(CellSettings)}))
     for mine, old in zip(new, saved, strict=True):
         for name in mine | old:
-            if mine.get(name) != old.get(name):
-                raise ConfigError(f"{directory} has {name} {old.get(name)}, not {mine.get(name)}; give another directory")
+            then = old.get(name, defaults.get(name) if name in mine else None)  # saved before the setting existed
+            if mine.get(name) != then:
+                raise ConfigError(f"{directory} has {name} {then}, not {mine.get(name)}; give another directory")
     _check_inputs(run, saved_settings(directory, _inputs))
 
 

@@ -75,11 +75,15 @@ class CellSettings:
         names = self.names
         return f"{names['task']}-{names['method']}" + (f"-alpha{names['alpha']:g}" if "alpha" in names else "")
 
+    def shares_data(self, other: CellSettings) -> bool:
+        """Whether the data sets of both cells are the same."""
+        mine, others = ((cell.datasets, cell.seed, cell.x64) for cell in (self, other))
+        return self.task is other.task and mine == others
+
     def shares(self, other: CellSettings) -> bool:
         """Whether what is computed once for each data set is the same in both cells."""
-        mine, others = ((cell.datasets, cell.seed, cell.x64, type(cell.objective).prepare, cell.objective.preparation)
-                        for cell in (self, other))  # fmt: skip
-        return self.task is other.task and mine == others
+        mine, others = ((type(cell.objective).prepare, cell.objective.preparation) for cell in (self, other))
+        return self.shares_data(other) and mine == others
 
 
 def cells(given: Mapping[str, Any]) -> tuple[CellSettings, ...]:

@@ -6,7 +6,7 @@ same operations; on a CPU they follow each other, which is no slower there, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from decision_tasks.base import Task
-from decision_tasks.evaluation import BASELINES, Score, test_score
+from decision_tasks.evaluation import Score
 from decision_tasks.objectives import OBJECTIVES, Objective
-from decision_tasks.one_run import VALIDATE_EVERY, CellCarry, CellReport, Fixed, OneRun
+from decision_tasks.one_run import VALIDATE_EVERY, CellCarry, CellReport, DataSet, Fixed, OneRun
 from decision_tasks.settings import CellSettings
 from mbrl_taskmet.core.run_axis import RunAxis
 from mbrl_taskmet.core.settings import ConfigError
@@ -32,12 +32,14 @@ class CellResult(NamedTuple):
         normalized_dq: (D, S), decision quality between 0, random predictions, and 1, the truth.
         test_mse: (D, S).
         scores: each (D, S).
+        apart: the scores of each decision by its name, where the task takes several.
         carry: each leaf (D·S, …).
     """
 
     normalized_dq: np.ndarray
     test_mse: np.ndarray
     scores: Score
+    apart: dict[str, Score]
     carry: CellCarry
 
 
@@ -68,21 +70,21 @@ class CellTrainer:
 
     Args:
         cell: its settings.
-        common: the `common` of a trainer whose cell `shares` it.
+        earlier: another cell's trainer; what both cells have in common is taken from it.
     """
 
-    def __init__(self, cell: CellSettings, common: PyTree = None):
+    def __init__(self, cell: CellSettings, earlier: CellTrainer | None = None):
         self.cell, self.x64 = cell, cell.x64
         with self._precision():
             self.task = cell.task.drawn(cell.seed)
         self.axis = RunAxis(cell.runs)
         self._one = one = OneRun(self.task, cell.objective, cell.seed)
-        self._fix = self._compiled(one.fix)
         self._init = self._compiled(one.start)
         self._chunk = self._compiled(one.chunk)
-        self._test = self._compiled(one.test)
+        self._test = self._compiled(lambda *args: (one.test(*args), one.test_apart(*args)))
         self._fixed: Fixed | None = None
-        self._common = common
+        self._data_sets = earlier.data_sets if earlier is not None and cell.shares_data(earlier.cell) else None
+        self._prepared = earlier.prepared if earlier is not None and cell.shares(earlier.cell) else None
 
     @property
     def iterations(self) -> int:
@@ -91,27 +93,37 @@ class CellTrainer:
         return -(-self.cell.steps // chunk) * VALIDATE_EVERY
 
     @property
-    def common(self) -> PyTree:
-        """Of each data set (datasets, …): what the objective prepares, and the values of random and of optimal decisions.
+    def data_sets(self) -> DataSet:
+        """The data sets, each leaf (datasets, …).
 
         Raises:
-            ConfigError: the two values are the same, or not finite, so that no decision can be scored.
+            ConfigError: random and optimal decisions are worth the same, or not finite, so that no decision can be scored.
         """
-        if self._common is None:
-            with self._precision():
-                common = self._prepare()
-            _check_scale(*common[1:])
-            self._common = common
-        return self._common
+        if self._data_sets is None:
+            made = self._of_each(self._one.data_set)
+            for random, optimal in ((made.random, made.optimal), *made.apart.values()):
+                _check_scale(random, optimal)
+            self._data_sets = made
+        return self._data_sets
+
+    @property
+    def prepared(self) -> PyTree:
+        """What the objective prepares of each data set, each leaf (datasets, …)."""
+        if self._prepared is None:
+            self._prepared = self._of_each(self._one.prepare, self.data_sets.data.train)
+        return self._prepared
 
     @property
     def fixed(self) -> Fixed:
-        """The runs' data, made when first asked for."""
+        """What the runs read, made when first asked for."""
         if self._fixed is None:
             datasets, seeds = np.divmod(np.arange(self.cell.runs), self.cell.seeds)
-            common = jax.tree.map(lambda leaf: leaf[datasets], self.common)
+            of_run = partial(jax.tree.map, lambda leaf: leaf[datasets])
+            data, random, optimal, apart, _ = self.data_sets
             with self._precision():
-                self._fixed = self._fix(*self.axis.to_devices((datasets, seeds, common)))
+                keys = jax.jit(jax.vmap(self._one.key))(datasets, seeds)
+                fixed = Fixed(keys, of_run(data), of_run(self.prepared), *of_run((random, optimal, apart)))
+                self._fixed = self.axis.to_devices(fixed)
         return self._fixed
 
     def init(self) -> CellCarry:
@@ -136,21 +148,9 @@ class CellTrainer:
     def finish(self, carry: CellCarry) -> CellResult:
         """The best predictor of every run on its test instances."""
         with self._precision():
-            scores = self.axis.to_host(self._test(carry.best_params, self.fixed))
-        scores = jax.tree.map(lambda x: x.reshape(self.cell.datasets, self.cell.seeds), scores)
-        return CellResult(scores.normalized_dq, scores.test_mse, scores, self.axis.to_host(carry))
-
-    def baselines(self) -> dict[str, Score]:
-        """The rows `zero`, `random` and `optimal` of a table, each leaf (datasets,)."""
-
-        def scores(fixed: Fixed) -> dict[str, Score]:
-            test = fixed.data.test
-            predictions = {name: predict(fixed.key, test.y) for name, predict in BASELINES.items()}
-            return {n: test_score(self.task, p, test, fixed.random, fixed.optimal) for n, p in predictions.items()}
-
-        with self._precision():
-            first_seeds = self.axis.to_host(self._compiled(scores)(self.fixed))
-        return jax.tree.map(lambda leaf: leaf[:: self.cell.seeds], first_seeds)
+            tested = self.axis.to_host(self._test(carry.best_params, self.fixed))
+        scores, apart = jax.tree.map(lambda x: x.reshape(self.cell.datasets, self.cell.seeds), tested)
+        return CellResult(scores.normalized_dq, scores.test_mse, scores, apart, self.axis.to_host(carry))
 
     def blank(self) -> CellCarry:
         """A carry whose numbers count for nothing: `init` trains, for the metric's warm-up."""
@@ -188,10 +188,12 @@ class CellTrainer:
 
         return jax.jit(self.axis.sharded(several), compiler_options=self.axis.compiler_options(1))
 
-    def _prepare(self) -> PyTree:
+    def _of_each(self, function: Callable[..., PyTree], *args: PyTree) -> PyTree:
+        """`function` of the number of each data set, and of `args` with a leading axis of data sets, on the host."""
         axis = RunAxis(self.cell.datasets)
-        mapped = jax.jit(axis.sharded(partial(jax.lax.map, self._one.common)))
-        return axis.to_host(mapped(axis.to_devices(np.arange(axis.count))))
+        with self._precision():
+            mapped = jax.jit(axis.sharded(lambda *args: jax.lax.map(lambda one: function(*one), args)))
+            return axis.to_host(mapped(*axis.to_devices((np.arange(axis.count), *args))))
 
 
 def _check_scale(random: np.ndarray, optimal: np.ndarray) -> None:

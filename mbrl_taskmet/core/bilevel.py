@@ -7,6 +7,9 @@
 Bansal, Chen, Mukadam, Amos (NeurIPS 2023), eqs. 4–7. θ and its optimiser's state are kept from one iteration to the next.
 The steps on θ are those of an inner solver: `fit`, steps of an optax optimiser on minibatches, or `Jaxopt`, any jaxopt solver
 on the whole data. Data is any pytree whose leaves have a leading axis of instances; a batch is the same pytree at some of them.
+
+One metric may serve several tasks, L_task = Σ_k w_k L_k, which the paper leaves to future work. The gradient is linear in
+∂L_task/∂θ, so one linear solve is for all of them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from mbrl_taskmet.core.linear_solve import NormalCG, Solution, Solver
 from mbrl_taskmet.core.optimizers import Trained, step
 from mbrl_taskmet.core.settings import ConfigError, nearest, setting, shown
 from mbrl_taskmet.core.settings_tree import check_fields
+from mbrl_taskmet.core.task_loss import TaskLoss, check_task_loss, evaluate
 
 PyTree = Any
 Loss = Callable[[PyTree, jax.Array], jax.Array]
@@ -48,6 +52,7 @@ class Info(NamedTuple):
     inner_steps: jax.Array  # predictor steps taken
     task_loss: jax.Array  # L_task at the new θ, on the outer batch
     residual: jax.Array  # ‖Hu − g‖/‖g‖ of the implicit solve
+    task_losses: dict[str, jax.Array]  # L_k by name, without their weights; {} where L_task is one
 
 
 def take(data: PyTree, rows: jax.Array) -> PyTree:
@@ -142,7 +147,7 @@ class Bilevel:
         predict: f, (θ, batch) → predictions ŷ.
         weigh: (φ, batch) → Λ_φ of the batch, with a leading axis of instances. Evaluated once per iteration: φ rests meanwhile.
         loss: (ŷ, Λ, batch) → L_pred, scalar.
-        task_loss: (ŷ, batch) → L_task, scalar.
+        task_loss: (ŷ, batch) → L_task, scalar; or several by name with their weights, {name: (w_k, L_k)}, summed.
         optimizer: what moves θ in `fit`; clipping belongs to it.
         metric_optimizer: what moves φ; clipping belongs to it.
         inner: what minimises L_pred(·, φ): `fit`, or a `Jaxopt`, which needs neither `optimizer` nor `inner_batch`.
@@ -158,7 +163,7 @@ class Bilevel:
     predict: Callable[[PyTree, PyTree], PyTree]
     weigh: Callable[[PyTree, PyTree], PyTree]
     loss: Callable[[PyTree, PyTree, PyTree], jax.Array]
-    task_loss: Callable[[PyTree, PyTree], jax.Array]
+    task_loss: TaskLoss
     optimizer: optax.GradientTransformation
     metric_optimizer: optax.GradientTransformation
     inner: Inner = fit
@@ -172,9 +177,10 @@ class Bilevel:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("predict", "weigh", "loss", "task_loss", "inner"):
+        for name in ("predict", "weigh", "loss", "inner"):
             if not callable(getattr(self, name)):
                 raise ConfigError(f"Bilevel.{name} is {shown(getattr(self, name))}; give a function")
+        check_task_loss(self.task_loss, "Bilevel.task_loss")
         for name in ("optimizer", "metric_optimizer"):
             if not isinstance(getattr(self, name), optax.GradientTransformation):
                 raise ConfigError(f"Bilevel.{name} is {shown(getattr(self, name))}; give an optimiser of optax")
@@ -197,9 +203,10 @@ class Bilevel:
         model, count = self._fit(state, data, inner_key, self.inner_steps)
         outer = take(data, jax.random.randint(outer_key, (self.outer_batch,), 0, _instances(data)))
         implicit = take(data, jax.random.randint(implicit_key, (self.implicit_batch,), 0, _instances(data)))
-        task_loss, gradient, solved = self.metric_gradient(model.params, state.metric.params, outer, implicit)
+        task_loss, task_losses, cotangent = self._outer(model.params, outer)
+        gradient, solved = self._pulled_back(model.params, state.metric.params, cotangent, implicit)
         metric = step(self.metric_optimizer, state.metric, gradient)
-        return State(model, metric), Info(count, task_loss, solved.residual)
+        return State(model, metric), Info(count, task_loss, solved.residual, task_losses)
 
     def metric_gradient(
         self, params: PyTree, metric_params: PyTree, outer: PyTree, implicit: PyTree
@@ -215,8 +222,23 @@ class Bilevel:
         Returns:
             (L_task, ∂L_task/∂φ, the linear solve).
         """
-        task_loss, cotangent = jax.value_and_grad(lambda theta: self.task_loss(self.predict(theta, outer), outer))(params)
-        gradient, solved = implicit_vjp(
+        task_loss, _, cotangent = self._outer(params, outer)
+        return task_loss, *self._pulled_back(params, metric_params, cotangent, implicit)
+
+    def _outer(self, params: PyTree, outer: PyTree) -> tuple[jax.Array, dict[str, jax.Array], PyTree]:
+        """L_task, the losses that it is made of where they are several, and ∂L_task/∂θ."""
+
+        def total(theta: PyTree) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return evaluate(self.task_loss, self.predict(theta, outer), outer)
+
+        (task_loss, task_losses), cotangent = jax.value_and_grad(total, has_aux=True)(params)
+        return task_loss, task_losses, cotangent
+
+    def _pulled_back(
+        self, params: PyTree, metric_params: PyTree, cotangent: PyTree, implicit: PyTree
+    ) -> tuple[PyTree, Solution]:
+        """∂L_task/∂φ for ∂L_task/∂θ, and the linear solve."""
+        return implicit_vjp(
             predict=lambda theta: self.predict(theta, implicit),
             loss=lambda prediction, phi: self.loss(prediction, self.weigh(phi, implicit), implicit),
             solution=params,
@@ -224,7 +246,6 @@ class Bilevel:
             cotangent=cotangent,
             solver=self.solver,
         )
-        return task_loss, gradient, solved
 
     def _fit(self, state: State, data: PyTree, key: jax.Array, steps: int) -> tuple[Trained, jax.Array]:
         weights = self.weigh(state.metric.params, data)

@@ -45,9 +45,10 @@ class UniformMLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """The outputs for inputs (..., inputs)."""
+        rows = x.reshape(-1, x.shape[-1])  # one axis of them: with more, XLA transposes the hidden units of a gradient
         for width in self.hidden:
-            x = nn.relu(self._dense(width, x))
-        return self._dense(self.outputs, x)
+            rows = nn.relu(self._dense(width, rows))
+        return self._dense(self.outputs, rows).reshape(*x.shape[:-1], self.outputs)
 
     def _dense(self, width: int, x: jax.Array) -> jax.Array:
         def start(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:

@@ -208,13 +208,20 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
             return bool(value)
         if hint is int and not isinstance(value, bool):
             return operator.index(value)
-        if hint is float and not isinstance(value, (bool, str, bytes)):
-            return float(value)
+        if hint is float:
+            return _real(value)
         if hint is str and isinstance(value, str):
             return value
         if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
-            return tuple(operator.index(number) for number in value)
+            convert = operator.index if get_args(hint)[0] is int else _real
+            return tuple(convert(number) for number in value)
     except (TypeError, ValueError, OverflowError):
         pass
-    wanted = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+    wanted = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", tuple[float, ...]: "numbers"}
     raise ConfigError(f"{flag(name)} is {shown(value)}; give {wanted.get(hint, 'whole numbers')}")
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, (bool, str, bytes)):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)

@@ -185,13 +185,18 @@ def _words(hint: Any) -> dict[str, Any]:
     """The arguments by which argparse reads values of a type."""
     kinds = [part for part in (get_args(hint) or (hint,)) if part in _WORDS]
     if get_origin(hint) is tuple:
-        return {"type": _numbers, "metavar": "N,N"}
+        metavar, kind = _WORDS[get_args(hint)[0]]
+        return {"type": _numbers if kind is int else _reals, "metavar": f"{metavar},{metavar}"}
     metavar, kind = _WORDS[kinds[0]] if kinds else ("NAME", str)
     return {"type": kind, "metavar": metavar}
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
+
+
+def _reals(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split(","))
 
 
 def _help(places: list[Option]) -> str:

@@ -52,8 +52,9 @@ def task_loss(prediction: jax.Array, batch: Rows) -> jax.Array:
 
 def problem(**settings: Any) -> tuple[Bilevel, jax.Array, PyTree, Rows]:
     """A tanh predictor of noisy data, that can be fitted to rounding error by Newton's method; θ, φ and the data."""
-    defaults = {"predict": predict, "optimizer": optax.adam(1e-2), "metric_optimizer": optax.sgd(1.0)}
-    bilevel = Bilevel(weigh=weigh, loss=loss, task_loss=task_loss, **{**defaults, **settings})
+    defaults: dict[str, Any] = {"predict": predict, "task_loss": task_loss}
+    optimizers = {"optimizer": optax.adam(1e-2), "metric_optimizer": optax.sgd(1.0)}
+    bilevel = Bilevel(weigh=weigh, loss=loss, **{**defaults, **optimizers, **settings})
     theta, x = draw(np.zeros((3, 2)), 0, scale=0.5), draw(np.zeros((8, 4, 3)), 1)
     phi = draw(jax.eval_shape(METRIC.init, jax.random.key(0)), 2, scale=0.6)
     return bilevel, theta, phi, Rows(x, jnp.tanh(x @ theta) + draw(np.zeros((8, 4, 2)), 3, scale=0.2))
@@ -74,6 +75,43 @@ def test_the_metric_gradient_is_that_of_the_re_solved_bilevel_problem(
     assert value == pytest.approx(float(outer(phi)), rel=1e-12)
     # differences of step 1e-5 are off by about 1e-8
     assert relative_error(gradient, central_differences(outer, phi)) < 1e-6
+
+
+def square_loss(prediction: jax.Array, batch: Rows) -> jax.Array:
+    return jnp.mean((prediction[..., 0] - batch.y[..., 0]) ** 2)
+
+
+SEVERAL = {
+    "choices": (0.7, task_loss),
+    "first": (3.0, square_loss),
+    "watched": (0.0, lambda prediction, batch: prediction.sum()),
+}
+
+
+def test_the_metric_gradient_of_several_task_losses_is_that_of_their_weighted_sum(
+    x64: None, central_differences: Callable[..., PyTree], relative_error: Callable[..., float]
+) -> None:
+    bilevel, start, phi, data = problem(solver=Dense(), task_loss=SEVERAL)
+
+    @jax.jit
+    def outer(phi: PyTree) -> jax.Array:
+        theta = newton(jax.grad(lambda theta: loss(predict(theta, data), weigh(phi, data), data)), start, steps=10)
+        prediction = predict(theta, data)
+        return 0.7 * task_loss(prediction, data) + 3.0 * square_loss(prediction, data)
+
+    theta = newton(jax.grad(lambda theta: loss(predict(theta, data), weigh(phi, data), data)), start, steps=10)
+    value, gradient, _ = jax.jit(bilevel.metric_gradient)(theta, phi, data, data)
+    assert value == pytest.approx(float(outer(phi)), rel=1e-12)
+    assert relative_error(gradient, central_differences(outer, phi)) < 1e-6  # differences of step 1e-5 are off by about 1e-8
+
+
+def test_an_iteration_reports_each_task_loss_by_name() -> None:
+    bilevel, theta, phi, data = problem(inner_steps=1, task_loss=SEVERAL)
+    _, info = jax.jit(bilevel.iterate)(bilevel.init(theta, phi), data, KEY)
+    assert set(info.task_losses) == set(SEVERAL)
+    assert info.task_loss == pytest.approx(float(sum(w * info.task_losses[name] for name, (w, _) in SEVERAL.items())), rel=1e-5)
+    one, *_ = problem(inner_steps=1)
+    assert jax.eval_shape(one.iterate, one.init(theta, phi), data, KEY)[1].task_losses == {}
 
 
 def test_five_normal_cg_iterations_descend(x64: None) -> None:

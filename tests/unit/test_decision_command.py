@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from decision_tasks import (
     CellSettings,
     Cubic,
     Data,
+    MetricLearning,
     Portfolio,
     Split,
     Task,
@@ -32,6 +33,7 @@ from decision_tasks import (
     split,
     train,
 )
+from decision_tasks.base import decided_value, relaxed_value
 from decision_tasks.command import main
 from decision_tasks.prices import parse_prices
 from mbrl_taskmet.core.settings import ConfigError, setting
@@ -45,6 +47,12 @@ DAYS = "".join(f"2024-01-{day:02},{10 + day},{20 + day}\n" for day in range(1, 2
     ("arguments", "sentence"),
     [
         ("--task cubi", "--task 'cubi' is unknown; did you mean 'cubic'?"),
+        ("--also-choose 25,60", "--also-choose is 60; give a number from 1 to the 50 items there are"),
+        ("--also-choose 3,1", "--also-choose is (3, 1), and --choose 1; give each number once"),
+        ("--also-choose 3 --decision-weights 1", "--decision-weights is (1.0,); give one for each of the 2 decisions"),
+        ("--also-choose 3 --decision-weights 0,0", "--decision-weights is (0.0, 0.0); give one above 0"),
+        ("--also-choose 3 --decision-weights 1,-1", "--decision-weights is -1.0; give 0 or more"),
+        ("--task portfolio --also-choose 3", "--also-choose (3,) does nothing for --task portfolio"),
         ("--method dfl --alpha -1", "--alpha is -1.0; give 0 or more"),
         ("--method dfl --alpha nan", "--alpha is nan; give 0 or more"),
         ("--method taskmet --alpha 1", "--alpha 1.0 does nothing for --method taskmet"),
@@ -159,6 +167,25 @@ def test_all_stands_for_the_rows_of_the_tables_and_every_task() -> None:
     assert {cell.names["train"] for cell in everything} == {30}
     shared = [[one.shares(other) for other in everything] for one in everything]  # of a task, all but lodl are alike
     assert sum(map(sum, shared)) == len(TASKS) * (4 * 4 + 2 * 2)
+    data = [[one.shares_data(other) for other in everything] for one in everything]
+    assert sum(map(sum, data)) == len(TASKS) * 6 * 6
+
+
+def test_several_decisions_on_one_prediction_are_weighed_and_scored_apart() -> None:
+    sizes: dict[str, Any] = {"items": 9, "train": 20, "validation": 10, "test": 30}
+    one, other = Cubic(choose=1, **sizes), Cubic(choose=4, **sizes)
+    both = Cubic(choose=1, also_choose=(4,), decision_weights=(2.0, 0.5), **sizes)
+    data = one.data(jax.random.key(0)).test
+    prediction = jax.random.normal(jax.random.key(1), data.y.shape)
+    for value in (decided_value, relaxed_value):
+        apart = 2 * value(one, prediction, data) + 0.5 * value(other, prediction, data)
+        np.testing.assert_allclose(value(both, prediction, data), apart, rtol=1e-5)
+        watched = value(replace(both, decision_weights=(1.0, 0.0)), prediction, data)
+        np.testing.assert_allclose(watched, value(one, prediction, data), rtol=1e-6)
+    result = train(both, MetricLearning(warmup=1, inner_steps=1), datasets=1, seeds=1, steps=10)
+    assert list(result.apart) == ["choose 1", "choose 4"]
+    weighed = 2 * result.apart["choose 1"].value + 0.5 * result.apart["choose 4"].value
+    np.testing.assert_allclose(result.scores.value, weighed, rtol=1e-5)
 
 
 SMALL = ["--datasets", "2", "--seeds", "2", "--train", "20", "--validation", "10", "--test", "10", "--steps", "3000"]

@@ -123,5 +123,9 @@ class Critic(Protocol):
         return bellman_error(prediction, target, self.settings.head_reduction)
 
     def loss(self, params: PyTree, bootstrap: Bootstrap, transitions: Transitions) -> Float[Array, ""]:
-        """L_task(ω) on real transitions, L_Q(ω, θ) on a model's (paper eqs. 9–10), scalar."""
+        """The Bellman error of ω, L_Q(ω, θ) on a model's transitions (paper eqs. 9–10), scalar."""
         return self.error(self.predict(params, transitions), self.target(bootstrap, transitions))
+
+    def task_loss(self, params: PyTree, bootstrap: Bootstrap, transitions: Transitions) -> Float[Array, ""]:
+        """L_task(ω), the same error on real transitions, scalar."""
+        return self.loss(params, bootstrap, transitions)

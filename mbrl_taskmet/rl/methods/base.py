@@ -142,7 +142,7 @@ class Method:
         return {
             "model_mse": jnp.sum(jnp.mean(error**2, axis=0)),
             "model_mse_state": jnp.sum(jnp.mean(state_of(error) ** 2, axis=0)),
-            "task_loss": critic.loss(learner.critic.params, bootstrap, batch),
+            "task_loss": critic.task_loss(learner.critic.params, bootstrap, batch),
             "q_loss": critic.loss(learner.critic.params, bootstrap, imagined),
             "residual": self.residual(learner, batch, step, key),
             "metric_diagonal": self.metric_diagonal(learner, batch),

@@ -29,7 +29,7 @@ def task_gradient(
 ) -> tuple[ModelParams, Solution]:
     """∂L_task/∂θ through the critic that the model induces, and the solve with H_Q. The first of TaskMet's two levels."""
     critic, omega, theta = method.critic_of(learner), learner.critic.params, learner.model.params
-    cotangent = jax.grad(critic.loss)(omega, bootstrap, batch)
+    cotangent = jax.grad(critic.task_loss)(omega, bootstrap, batch)
     imagined = method.rollout(learner, theta, batch, bootstrap)
 
     def loss(values: jax.Array, theta: ModelParams) -> jax.Array:

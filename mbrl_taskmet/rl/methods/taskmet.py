@@ -14,6 +14,9 @@ then moves L_task directly and through the critic's own problem, H_Q v = ∂_ω 
 A critic fitted exactly would undo any scale in its first layer, and the two terms would cancel. One of few steps does not: they
 say which dimensions it had better see less of.
 
+Several task losses (`--task-discounts`) are of critics at several discount factors, L_task = Σ_k w_k L_task,k(ω_k*(θ)), each of
+which is trained on the one model; see `critics.discounts`.
+
 Bansal, Chen, Mukadam, Amos (NeurIPS 2023), Algorithm 1 and eqs. 11–12. The reward network has no metric: its block of H_pred
 does not enter, but in the authors' code, where it takes part in the iterations of the solver (`linear_system`).
 """
@@ -35,6 +38,7 @@ from mbrl_taskmet.core.metric import METRICS, Diagonal, Metric, Unconditional
 from mbrl_taskmet.core.optimizers import Trained, inverse_sqrt, step
 from mbrl_taskmet.core.settings import ConfigError, choice, known_zero, setting
 from mbrl_taskmet.rl.critics import Bootstrap, Critic
+from mbrl_taskmet.rl.critics.discounts import Discounts
 from mbrl_taskmet.rl.critics.seeing import Seeing
 from mbrl_taskmet.rl.environment import Environment
 from mbrl_taskmet.rl.methods.base import Learner, Method, PyTree
@@ -62,8 +66,25 @@ class TaskMetSettings(ThroughCritic):
         "Hessian of that system: of the dynamics network alone, or with the reward network, which gives the same solution",
     )
 
+    task_discounts: tuple[float, ...] = setting(
+        (), "more discount factors, each with a critic of its own, whose task losses are added to that of --discount",
+        low=0, high=1,
+    )  # fmt: skip
+    task_weights: tuple[float, ...] = setting((), "weights of the task losses, of --discount's first; 1 each by default", low=0)
+
     def check(self) -> None:
         """Raise ConfigError if two settings contradict each other."""
+        several = 1 + len(self.task_discounts)
+        if self.task_weights and (several == 1 or len(self.task_weights) != several):
+            raise ConfigError(
+                f"--task-weights is {self.task_weights}; give --task-discounts, and one weight more than there are"
+            )
+        if self.task_weights and not any(self.task_weights):
+            raise ConfigError(f"--task-weights is {self.task_weights}; give one above 0, or there is nothing to learn")
+        if self.task_discounts and self.metric_shared:
+            raise ConfigError("--metric-shared is for one critic; leave out --task-discounts")
+        if self.task_discounts and self.model.horizon > 1:
+            raise ConfigError(f"--horizon {self.model.horizon} is for one critic; leave out --task-discounts")
         if self.metric_shared and not (isinstance(self.metric, Diagonal) and type(self.metric.input) is Unconditional):
             raise ConfigError("--metric-shared takes one diagonal metric for all states; leave out --metric and --metric-input")
         if self.metric_until is not None and self.metric_until <= self.metric_warmup:
@@ -82,6 +103,8 @@ class TaskMetSettings(ThroughCritic):
 
     @override
     def make(self, env: Environment, critic: Critic) -> TaskMet:
+        if self.task_discounts:
+            critic = Discounts(critic, self.task_discounts, self.task_weights or (1.0,) * (1 + len(self.task_discounts)))
         return TaskMet(self, self.model.make(env), critic)
 
 
