@@ -21,7 +21,6 @@ from runs.report import (
     counted,
     final_returns,
     returns_against,
-    write_table,
 )
 from runs.setting import Setting
 from runs.weights import update_weights
@@ -70,7 +69,7 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     shared_legend(axes)
     save_both(figure, output / "pendulum.png")
     if lines := list(_pendulum(results)):
-        write_table(output / "pendulum.csv", lines)
+        write_csv(output / "pendulum.csv", lines)
     update_weights(output / "weights.csv", results, (f"pendulum-taskmet-{count}" for count in COUNTS if count), REAL)
     for label, names, numbers in (("distractors", list(BODIES), BODIES_COUNTS), ("units", ["halfcheetah"], CHEETAH_UNITS)):
         there = [(name, number) for name in names for number in numbers if any(_curves(results, name, number))]
