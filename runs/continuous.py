@@ -21,6 +21,7 @@ from runs.report import (
     counted,
     final_returns,
     returns_against,
+    write_csv,
 )
 from runs.setting import Setting
 from runs.weights import update_weights
