@@ -14,9 +14,17 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"python -m agents\.cartpole([^\n`#]*)", README)
 
 
-def test_the_python_snippet_is_the_examples_and_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_snippet_is_the_examples() -> None:
+    (snippet,) = SNIPPETS
     assert snippet in (ROOT / "examples" / "library.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow  # it compiles a program that other tests compile as well
+def test_the_python_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = SNIPPETS
     names: dict[str, Any] = {}
     exec(compile(snippet, "README.md", "exec"), names)
     assert names["result"].returns.shape == (2, 2)

@@ -80,7 +80,7 @@ def test_every_setting_is_in_the_tables(hooks: tuple[ModuleType, ModuleType]) ->
     tables = hooks[1].settings_tables("mbrl_taskmet.rl.settings.Settings")
     for option in options(Settings):
         assert tables.count(f"| `{flag(option.name)}` |") == 1, option.name
-    (floor,) = (option for option in options(Settings) if option.name == "metric_floor")
+    floor = next(option for option in options(Settings) if option.name == "metric_floor")
     assert f"| `--metric-floor` | `0.5` | {floor.field.metadata['help']} | " in tables
 
 
