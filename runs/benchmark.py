@@ -83,10 +83,11 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     figure = Figure(figsize=(12, 1 + 2.4 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), 3, squeeze=False, sharex=True)
     for row, task in zip(axes, shown, strict=True):
-        for axis, last, label in zip(row, (LAST, None), (f"last {LAST} evaluations", "mean over training"), strict=False):
-            _draw_task(axis, scores(results, task, last))
+        end, training = (scores(results, task, last) for last in (LAST, None))
+        for axis, found, label in ((row[0], end, f"last {LAST} evaluations"), (row[1], training, "mean over training")):
+            _draw_task(axis, found)
             axis.set_title(f"{task[0]}, {task[1]}, {task[2]} units: {label}", fontsize="small")
-        _draw_profile(row[2], scores(results, task, LAST))
+        _draw_profile(row[2], end)
         row[2].set_title(f"last {LAST} evaluations: share of seeds above the score", fontsize="small")
         row[1].tick_params(labelleft=False)
     for axis in axes[-1]:

@@ -14,7 +14,9 @@ import numpy as np
 
 from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.command import Parser, command, start_jax
+from mbrl_taskmet.runner.records import write_text
 from mbrl_taskmet.runner.versions import environment
+from runs.report import markdown
 
 ALSO = {"cubic": 25, "budget": 4}
 """How many items are chosen beside the best one."""
@@ -41,23 +43,24 @@ def main(argv: list[str] | None = None) -> int:
     records = [_train(task, method, weights, options.datasets) for task in ALSO for method, weights in ROWS]
     options.output.mkdir(parents=True, exist_ok=True)
     text = table(records)
-    (options.output / "table.md").write_text(text + "\n", encoding="utf-8")
-    (options.output / "runs.json").write_text(json.dumps({**environment(), "rows": records}, indent=1) + "\n", encoding="utf-8")
+    write_text(options.output / "table.md", text + "\n")
+    write_text(options.output / "runs.json", json.dumps({**environment(), "rows": records}, indent=1) + "\n")
     print(text)
     return 0
 
 
 def table(records: list[dict[str, Any]]) -> str:
     """The decision quality of both decisions and the error of every row, means over the data sets ± standard error."""
-    lines = ["| task | trained for | best one | several | test MSE |", "|---|---|---|---|---|"]
+    lines = []
     for record in records:
         weights = record["weights"]
         trained = "squared error" if weights is None else f"{weights[0]:g} · best one + {weights[1]:g} · several"
         first, second = (_mean(values) for values in record["normalized_dq"].values())
-        lines.append(f"| {record['task']} | {trained} | {first} | {second} | {_mean(record['test_mse'])} |")
+        figures = {"best one": first, "several": second, "test MSE": _mean(record["test_mse"])}
+        lines.append({"task": record["task"], "trained for": trained, **figures})
     count = len(records[0]["test_mse"])
     several = ", ".join(f"{number} on {task}" for task, number in ALSO.items())
-    return "\n".join([*lines, "", f"Several: {several}. ±: standard error over {count} data sets."])
+    return f"{markdown(lines)}\nSeveral: {several}. ±: standard error over {count} data sets."
 
 
 def _train(task: str, method: str, weights: tuple[float, float] | None, datasets: int) -> dict[str, Any]:
