@@ -6,8 +6,8 @@
     figure6      TaskMet's Figure 6, as much of it as the time allows
 
 Each part is a process of its own and gets a share of `--minutes`; what it has found by then counts, so nothing that hangs or
-fails takes the others with it. Written to `runs/results/accelerator.md` and `.json` after every part. `--rehearse` does the
-same in small on whatever device there is.
+fails takes the others with it. Written to `runs/results/accelerator/` after every part, beside the parts that earlier calls
+measured on such a device. `--rehearse` does the same in small on whatever device there is.
 """
 
 from __future__ import annotations
@@ -20,90 +20,46 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.command import Parser, command
+from mbrl_taskmet.runner.plotting import drawing, save_both
 from mbrl_taskmet.runner.records import read_json, write_json, write_text
+from runs.accelerator_parts import INSIDE, Found, places, sizes
 from runs.report import markdown
 
-RESULTS = Path("runs/results")
-COUNTS, DISTRACTORS = (1, 16, 64, 128, 1024), (8, 128)
-UPDATES = 200
+RESULTS = Path("runs/results/accelerator")
 SHOWN = ("mean", "iqm", "ci95", "env_steps", "steps_per_second", "mean_normalized_dq", "stderr_normalized_dq", "mean_test_mse",
          "stderr_test_mse", "wall_seconds")  # fmt: skip
 """What is told of a finished run, or of a finished cell."""
 _FOUND = "found "
-Found = dict[str, Any]
 
 
-def agreement(rehearse: bool) -> Iterator[Found]:
-    """The largest difference of what 200 updates leave, relative to the largest number of each array."""
-    import jax
-    import numpy as np
+def commands(part: str, rehearse: bool) -> list[list[list[str]]]:
+    """The commands of a part: each list of them is started at once, when those before it have ended."""
+    small = ["--rehearse"] if rehearse else []
 
-    from envs.make import make_environment
-    from mbrl_taskmet import METHODS, Config
-    from mbrl_taskmet.rl.make import make_method
-    from mbrl_taskmet.rl.training import Trainer, resolved
+    def inside(name: str, cases: int = 1) -> list[list[str]]:
+        return [["runs.accelerator", "--inside", name, "--case", str(case), *small] for case in range(cases)]
 
-    places = [("CartPole-v1", method) for method in METHODS] + [("Pendulum-v1", "taskmet")]
-    for name, method in places[:2] if rehearse else places:
-        env, steps = make_environment(name, distractors=8), UPDATES + 64
-        sizes: Found = {"steps": steps, "eval_every": steps, "random_steps": 64, "batch_size": 64, "eval_episodes": 1}
-        at_once = {"metric_warmup": 0} if method == "taskmet" else {}
-        settings = resolved(env, Config(method=method, seeds=2, x64=True, **sizes, **at_once))
-        learned = []
-        for devices, vmapped in ((jax.devices()[:1], True), (jax.devices("cpu")[:1], False)):
-            trainer = Trainer(env, make_method(env, settings), settings, devices, vmapped=vmapped)
-            carry, _ = trainer.chunk(trainer.init(), 0)
-            learned.append(jax.tree.leaves(trainer.axis.to_host(carry.learner)))
-        differences = (np.abs(a - b).max() / max(np.abs(b).max(), 1e-12) for a, b in zip(*learned, strict=True) if b.size)
-        yield {"method": method, "environment": name, "largest difference": float(max(differences))}
+    if part == "agreement":
+        return [inside("agreement", 2 if rehearse else len(places()))]
+    if part == "throughput":
+        return [inside("compiling", len(sizes(rehearse))), inside("throughput")]
+    if part == "tables":
+        tiny = ["--task", "cubic", "--method", "mse", "--datasets", "1", "--seeds", "1", "--steps", "200"]
+        tasks = ("portfolio", "budget", "cubic")
+        whole_tables = [["decision_tasks", "--task", task, "--method", "all"] for task in tasks]
+        return [[["decision_tasks", *tiny]] if rehearse else whole_tables]
+    tiny = ["--seeds", "1", "--steps", "2000", "--only", "taskmet-16"]
+    whole = ["--seeds", "10", "--steps", "100000", "--only", "taskmet-*"]
+    return [[["runs.distractors", *(tiny if rehearse else whole)]]]
 
 
-def throughput(rehearse: bool) -> Iterator[Found]:
-    """Steps per second of TaskMet's default, its metric moving: the median of chunks of 400 steps after the first."""
-    import statistics
-
-    import jax
-
-    from mbrl_taskmet.runner.memory import required_bytes
-    from runs.programs import STEPS, trainer
-
-    for distractors in DISTRACTORS[:1] if rehearse else DISTRACTORS:
-        for count in COUNTS[:2] if rehearse else COUNTS:
-            timed = trainer({}, seeds=count, steps=100_000, distractors=distractors)
-            compiling, seconds, carry = timed.compile(), [], timed.init()
-            for chunk in range(4):
-                begin = time.perf_counter()
-                carry, _ = jax.block_until_ready(timed.chunk(carry, chunk * STEPS))
-                seconds.append(time.perf_counter() - begin)
-            speed = count * STEPS / statistics.median(seconds[2:])
-            peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-            yield {
-                "runs": count, "distractors": distractors, "steps per second": speed, "compile seconds": compiling,
-                "minutes of 100k steps": 1e5 * count / speed / 60, "predicted GB": required_bytes(timed) / 1e9,
-                "peak GB so far": None if peak is None else peak / 1e9,
-            }  # fmt: skip
-
-
-def tables(rehearse: bool) -> list[str]:
-    """The command of the decision tasks' tables."""
-    small = ["--task", "cubic", "--method", "mse", "--datasets", "1", "--seeds", "1", "--steps", "200"]
-    return ["decision_tasks", *(small if rehearse else ["--task", "all", "--method", "all"])]
-
-
-def figure6(rehearse: bool) -> list[str]:
-    """The command of Figure 6, TaskMet first."""
-    small = ["--seeds", "1", "--steps", "2000", "--only", "taskmet-16"]
-    return ["runs.distractors", *(small if rehearse else ["--seeds", "10", "--steps", "100000", "--only", "taskmet-*"])]
-
-
-MEASURED: dict[str, Callable[[bool], Iterator[Found]]] = {"agreement": agreement, "throughput": throughput}
-COMMANDS: dict[str, Callable[[bool], list[str]]] = {"tables": tables, "figure6": figure6}
 SHARES = {"agreement": 2.0, "throughput": 3.0, "tables": 3.0, "figure6": 2.0}
 """Of the time that is left, what a part gets against those after it."""
 
@@ -120,15 +76,16 @@ def main(argv: list[str] | None = None) -> int:
         "--output", type=Path, default=RESULTS, metavar="DIR", help="where the results go (default: %(default)s)"
     )
     parser.add_argument("--rehearse", action="store_true", help="small sizes, on any device")
-    parser.add_argument("--inside", metavar="PART", help="measure one part in this process, and print what it finds")
+    parser.add_argument("--inside", metavar="NAME", help=f"measure in this process, and print it: {', '.join(INSIDE)}")
+    parser.add_argument("--case", type=int, default=0, metavar="N", help="which of its cases (default: %(default)s)")
     given = parser.read(argv)[1]
     names = [given["inside"]] if given["inside"] else given["parts"] or list(SHARES)
-    if unknown := [name for name in names if name not in (MEASURED if given["inside"] else SHARES)]:
-        raise ConfigError(f"{unknown[0]!r} is no part; give some of {', '.join(SHARES)}")
+    if unknown := [name for name in names if name not in (INSIDE if given["inside"] else SHARES)]:
+        raise ConfigError(f"{unknown[0]!r} is no part; give some of {', '.join(INSIDE if given['inside'] else SHARES)}")
     if not 0 < given["minutes"] < float("inf"):
         raise ConfigError(f"--minutes is {given['minutes']}; give a number above 0")
     if given["inside"]:
-        for found in MEASURED[given["inside"]](given["rehearse"]):
+        for found in INSIDE[given["inside"]](given["case"], given["rehearse"]):
             print(f"{_FOUND}{json.dumps(found)}", flush=True)
         return 0
     device = json.loads(_last(_python(["-c", _DEVICE])))
@@ -149,38 +106,81 @@ print(json.dumps({"platform": jax.devices()[0].platform, **made}))
 def _measure(names: list[str], device: Found, end: float, output: Path, rehearse: bool) -> None:
     """Run parts until a moment of `time.monotonic`, and write what they find as they go."""
     output.mkdir(parents=True, exist_ok=True)
-    results: Found = {"device": device, "rehearsal": rehearse, "date": time.strftime("%Y-%m-%d"), "parts": {}}
+    results: Found = {"device": device, "rehearsal": rehearse, "parts": _measured(device, rehearse, output)}
     for place, name in enumerate(names):
         left = end - time.monotonic()
         seconds = left * SHARES[name] / sum(SHARES[later] for later in names[place:])
         print(f"{name}: up to {seconds:.0f} s", flush=True)
-        results["parts"][name] = _part(name, max(seconds, 1.0), rehearse)
+        results["parts"][name] = {"date": time.strftime("%Y-%m-%d"), **_part(name, max(seconds, 1.0), rehearse)}
         write_json(output / "accelerator.json", results)
         write_text(output / "accelerator.md", told(results))
+    with drawing(output, "give the same command again"):
+        draw(results, output)
     print(told(results))
 
 
+def _measured(device: Found, rehearse: bool, output: Path) -> Found:
+    """The parts that an earlier call measured on a device of the same kind, which stay."""
+    if not (output / "accelerator.json").exists():
+        return {}
+    earlier = read_json(output / "accelerator.json")
+    same = (earlier["device"]["device"]["kind"], earlier["rehearsal"]) == (device["device"]["kind"], rehearse)
+    if not same:
+        raise ConfigError(f"{output} has results of {earlier['device']['device']['kind']}; give another --output")
+    return dict(earlier["parts"])
+
+
+def draw(results: Found, output: Path) -> None:
+    """Steps per second against the runs in one program, a line for each number of distractors."""
+    from matplotlib.figure import Figure
+
+    found = [one for one in results["parts"].get("throughput", {"found": []})["found"] if "steps per second" in one]
+    if not found:
+        return
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for distractors in sorted({one["distractors"] for one in found}):
+        line = sorted((one["runs"], one["steps per second"]) for one in found if one["distractors"] == distractors)
+        axis.loglog(*zip(*line, strict=True), "o-", label=f"{distractors} distractors")
+    axis.set_xlabel("runs in one program")
+    axis.set_ylabel("environment steps per second, all runs together")
+    axis.set_title(f"TaskMet on one {results['device']['device']['kind']}")
+    axis.legend()
+    save_both(figure, output / "throughput.png")
+
+
 def _part(name: str, seconds: float, rehearse: bool) -> Found:
-    """What a part finds in so many seconds: {seconds, ended, found}."""
-    begin = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        if name in MEASURED:
-            arguments = ["-m", "runs.accelerator", "--inside", name, *(["--rehearse"] if rehearse else [])]
-        else:
-            arguments = ["-m", *COMMANDS[name](rehearse), "--logdir", folder]
-        process = _python(arguments)
-        timer = threading.Timer(seconds, lambda: _end(process))
-        timer.start()
-        lines = process.communicate()[0].splitlines()
-        timer.cancel()
-        found = [json.loads(line.removeprefix(_FOUND)) for line in lines if line.startswith(_FOUND)]
-        if name in COMMANDS:
-            found = list(_summaries(Path(folder)))
-    code = process.returncode
-    why = (
-        None if code == 0 else "stopped at the end of its time" if time.monotonic() - begin >= seconds else f"exit code {code}"
-    )
-    return {"seconds": time.monotonic() - begin, "whole": code == 0, "why not": why, "found": found}
+    """What a part finds in so many seconds: {seconds, whole, why not, found}."""
+    begin, found, codes = time.monotonic(), [], []
+    with tempfile.TemporaryDirectory() as place:
+        folder, cache = Path(place) / "logs", Path(place) / "compiled"
+        for together in commands(name, rehearse):
+            logs = [] if together[0][0] == "runs.accelerator" else ["--logdir", str(folder)]
+            processes = [_python(["-m", *arguments, *logs], cache) for arguments in together]
+            timer = threading.Timer(begin + seconds - time.monotonic(), _end, [processes])
+            timer.start()
+            lines = [line for output in _outputs(processes) for line in output.splitlines()]
+            timer.cancel()
+            found += [json.loads(line.removeprefix(_FOUND)) for line in lines if line.startswith(_FOUND)]
+            codes += [process.returncode for process in processes if process.returncode]
+        found = _joined(found + list(_summaries(folder)))
+    late = time.monotonic() - begin >= seconds
+    why = None if not codes else "stopped at the end of its time" if late else f"exit code {codes[0]}"
+    return {"seconds": time.monotonic() - begin, "whole": not codes, "why not": why, "found": found}
+
+
+def _outputs(processes: list[subprocess.Popen[str]]) -> Iterator[str]:
+    with ThreadPoolExecutor(len(processes)) as readers:
+        yield from readers.map(lambda process: process.communicate()[0], processes)
+
+
+def _joined(found: list[Found]) -> list[Found]:
+    """What several processes found of the same runs and distractors, in one."""
+    joined: dict[Any, Found] = {}
+    for number, one in enumerate(found):
+        key = (one["runs"], one["distractors"]) if "runs" in one else number
+        joined[key] = joined.get(key, {}) | one
+    return list(joined.values())
 
 
 def _summaries(folder: Path) -> Iterator[Found]:
@@ -191,9 +191,11 @@ def _summaries(folder: Path) -> Iterator[Found]:
             yield {"run": path.parent.relative_to(folder).as_posix(), **shown}
 
 
-def _python(arguments: list[str]) -> subprocess.Popen[str]:
+def _python(arguments: list[str], cache: Path | None = None) -> subprocess.Popen[str]:
     # what one process leaves of an accelerator's memory, the next one gets
-    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"}
+    if cache is not None:
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, env=environment)
 
 
@@ -204,11 +206,13 @@ def _last(process: subprocess.Popen[str]) -> str:
     return output.splitlines()[-1]
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Ask a process to stop, which writes a checkpoint; twice for at once; then end it."""
+def _end(processes: list[subprocess.Popen[str]]) -> None:
+    """Ask processes to stop, which writes a checkpoint; twice for at once; then end them."""
     for number, wait in ((signal.SIGINT, 5.0), (signal.SIGINT, 3.0), (signal.SIGKILL, 0.0)):
-        if process.poll() is None:
+        running = [process for process in processes if process.poll() is None]
+        for process in running:
             process.send_signal(number)
+        if running:
             time.sleep(wait)
 
 
@@ -216,11 +220,11 @@ def told(results: Found) -> str:
     """The results for a reader."""
     device = results["device"]["device"]
     rehearsal = " This is a rehearsal in small." if results["rehearsal"] else ""
-    text = [f"# What an accelerator does\n\n{device['kind']} ({device['platform']}), {results['date']}.{rehearsal} Made by "
+    text = [f"# What an accelerator does\n\n{device['kind']} ({device['platform']}).{rehearsal} Made by "
             "`python -m runs.accelerator`.\n"]  # fmt: skip
     for name, part in results["parts"].items():
         state = "" if part["whole"] else f"; {part['why not']}"
-        text.append(f"\n## {name}\n\n{part['seconds']:.0f} s{state}.\n\n")
+        text.append(f"\n## {name}\n\n{part['date']}, {part['seconds']:.0f} s{state}.\n\n")
         columns = list(dict.fromkeys(key for found in part["found"] for key in found))
         if columns:
             text.append(markdown([{key: _cell(found.get(key)) for key in columns} for found in part["found"]]))

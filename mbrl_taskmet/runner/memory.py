@@ -156,8 +156,9 @@ def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 
 def _result_bytes(equation: JaxprEqn) -> int:
     """Bytes of results that are arrays beside what the program is given: 0 where that is not sure."""
-    if equation.primitive.name == "scan":  # its carry may be the chunk's own, in place; what it stacks is new
-        return _bytes([variable.aval for variable in equation.outvars[equation.params["num_carry"] :]])
+    if equation.primitive.name == "scan":  # its carry may be the chunk's own, in place; what it stacks, by an axis more, is new
+        results = zip(equation.outvars, equation.params["jaxpr"].out_avals, strict=True)
+        return sum(_bytes([variable.aval]) for variable, inside in results if _bytes([variable.aval]) != _bytes([inside]))
     return _bytes([variable.aval for variable in equation.outvars]) if equation.primitive.name in _MADE else 0
 
 
