@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mbrl_taskmet.core.run_axis import RunAxis
 from mbrl_taskmet.core.settings import ConfigError
@@ -26,6 +27,8 @@ from mbrl_taskmet.runner.snapshots import Arrays, PyTree, Snapshots, read, with_
 
 Ring = dict[str, jax.Array]
 """Arrays (runs, rows, …) whose row of step t is t modulo the number of rows, which is one more than are kept."""
+PIECE = 1024
+"""Rows of the ring that are taken from a device at once."""
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
@@ -145,8 +148,9 @@ class Checkpoints:
         for unfinished in self._find_blocks():  # of a run that stopped before it could write the state
             if _span(unfinished)[1] > first:
                 shutil.rmtree(unfinished)
-        block = _rows(ring, jnp.arange(first, step) % rows)
-        self._write_block(f"{first}-{step}", with_checksum(self._to_host(block)))
+        pieces = [self._to_host(_piece(ring, jnp.int32(start))) for start in range(first, step, PIECE)]
+        block = jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=1)[:, : step - first], *pieces)
+        self._write_block(f"{first}-{step}", with_checksum(block))
 
     def _fill(self, ring: Ring, step: int) -> Ring:
         """The ring before `step`, from its blocks one at a time."""
@@ -212,7 +216,9 @@ def _length(ring: Ring) -> int:
 
 
 @jax.jit
-def _rows(ring: Ring, rows: jax.Array) -> Ring:
+def _piece(ring: Ring, start: jax.Array) -> Ring:
+    """The `PIECE` rows from a step on: always as many, so that it compiles once."""
+    rows = (start + jnp.arange(PIECE)) % _length(ring)
     return {name: array[:, rows] for name, array in ring.items()}
 
 

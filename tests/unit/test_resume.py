@@ -26,7 +26,7 @@ from envs.probes import Walk
 from mbrl_taskmet import Config, ConfigError
 from mbrl_taskmet.rl.make import make_method
 from mbrl_taskmet.rl.training import Carry, Trainer
-from mbrl_taskmet.runner.checkpoint import Checkpoints
+from mbrl_taskmet.runner.checkpoint import PIECE, Checkpoints, _piece
 from tests.records import timeless
 
 MLE = ["--method", "mle", "--eval-every", "50", "--eval-episodes", "1", "--random-steps", "64", "--batch-size", "32"]
@@ -247,3 +247,13 @@ def test_a_checkpoint_with_a_flipped_byte_is_refused(made_up: tuple[Trainer, Car
     largest.write_bytes(content)
     with pytest.raises(ConfigError, match="is damaged"):
         Checkpoints(tmp_path, trainer).restore()
+
+
+def test_rows_are_taken_from_the_ring_by_one_program_however_many_there_are() -> None:
+    rows = 3 * PIECE
+    ring = {"rewards": jnp.arange(2 * rows, dtype=jnp.float32).reshape(2, rows)}
+    before = _piece._cache_size()
+    for start in (0, 5, rows - 7):
+        taken = _piece(ring, jnp.int32(start))["rewards"]
+        np.testing.assert_array_equal(taken[1], rows + (start + np.arange(PIECE)) % rows)
+    assert _piece._cache_size() == before + 1
