@@ -113,10 +113,10 @@ def _measure(names: list[str], device: Found, end: float, output: Path, rehearse
         print(f"{name}: up to {seconds:.0f} s", flush=True)
         results["parts"][name] = {"date": time.strftime("%Y-%m-%d"), **_part(name, max(seconds, 1.0), rehearse)}
         write_json(output / "accelerator.json", results)
-        write_text(output / "accelerator.md", told(results))
+        write_text(output / "accelerator.md", page_of(results))
     with drawing(output, "give the same command again"):
         draw(results, output)
-    print(told(results))
+    print(page_of(results))
 
 
 def _measured(device: Found, rehearse: bool, output: Path) -> Found:
@@ -216,7 +216,7 @@ def _end(processes: list[subprocess.Popen[str]]) -> None:
             time.sleep(wait)
 
 
-def told(results: Found) -> str:
+def page_of(results: Found) -> str:
     """The results for a reader."""
     device = results["device"]["device"]
     rehearsal = " This is a rehearsal in small." if results["rehearsal"] else ""

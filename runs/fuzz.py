@@ -88,11 +88,11 @@ def fuzz(cases: int, seed: int, kinds: dict[str, Cases], limit: float = LIMIT) -
             case = next(makers[kind], None)
             if case is None:  # hypothesis has no other
                 continue
-            answer, said = judge(case, sandbox.root, limit)
+            answer, printed = judge(case, sandbox.root, limit)
             counts[kind][answer] += 1
             if answer in FINDINGS:
-                findings.append({"case": number, "kind": kind, "finding": answer, "input": case.told, "printed": said})
-                print(f"case {number}, {kind}: {answer}: {case.told}: {said}", file=sys.stderr, flush=True)
+                findings.append({"case": number, "kind": kind, "finding": answer, "input": case.told, "printed": printed})
+                print(f"case {number}, {kind}: {answer}: {case.told}: {printed}", file=sys.stderr, flush=True)
     return {
         "cases": sum(map(Counter.total, counts.values())), "seed": seed,
         "counts": {kind: dict(sorted(count.items())) for kind, count in counts.items()},

@@ -153,30 +153,32 @@ def drive(
     directory, stop = place.directory / folder, place.stop
     checkpoints, step, carry, records = _start(job, directory, share)
     begin, seconds = time.monotonic(), None
-    if step < job.total:
-        job.prepare()
-        seconds = time.monotonic() - begin
-    begin_record()
-    checkpoints.save(step, carry)
-    recorders = {folder: Recorder(directory / folder, rows) for folder, rows in records.items()}
-    begin = time.monotonic()
-    before = max((rows[-1]["wall_seconds"] for rows in records.values() if rows), default=0.0)
-    bar = tqdm(total=job.total, initial=step, unit=job.unit, desc=job.label, disable=None, dynamic_ncols=True)
-    with bar, stop.patient():
-        for chunk in job.chunks(carry, step, records):
-            times = {"wall_time": time.time(), "wall_seconds": before + time.monotonic() - begin}
-            for folder, rows in chunk.records.items():
-                recorders[folder].write([row | times for row in rows])
-            for sentence in chunk.news:
-                bar.write(sentence, file=sys.stderr)
-            bar.set_postfix_str(chunk.status, refresh=False)
-            bar.update(chunk.step - step)
-            step, carry = chunk.step, chunk.carry
-            if step == job.total or stop or checkpoints.due():
-                checkpoints.save(step, carry)
-            if stop and step < job.total:
-                _close(recorders)
-                raise Stopped(f"stopped at step {step}; to go on: {place.go_on}", stop.number)
+    with tqdm(total=job.total, initial=step, unit=job.unit, desc="compiling", disable=None, dynamic_ncols=True) as bar:
+        if step < job.total:
+            job.prepare()
+            seconds = time.monotonic() - begin
+        bar.set_description(job.label, refresh=False)
+        bar.unpause()  # its speed is that of the training alone
+        begin_record()
+        checkpoints.save(step, carry)
+        recorders = {folder: Recorder(directory / folder, rows) for folder, rows in records.items()}
+        begin = time.monotonic()
+        before = max((rows[-1]["wall_seconds"] for rows in records.values() if rows), default=0.0)
+        with stop.patient():
+            for chunk in job.chunks(carry, step, records):
+                times = {"wall_time": time.time(), "wall_seconds": before + time.monotonic() - begin}
+                for folder, rows in chunk.records.items():
+                    recorders[folder].write([row | times for row in rows])
+                for sentence in chunk.news:
+                    bar.write(sentence, file=sys.stderr)
+                bar.set_postfix_str(chunk.status, refresh=False)
+                bar.update(chunk.step - step)
+                step, carry = chunk.step, chunk.carry
+                if step == job.total or stop or checkpoints.due():
+                    checkpoints.save(step, carry)
+                if stop and step < job.total:
+                    _close(recorders)
+                    raise Stopped(f"stopped at step {step}; to go on: {place.go_on}", stop.number)
     _close(recorders)
     return Driven(carry, {folder: recorder.rows for folder, recorder in recorders.items()}, seconds)
 

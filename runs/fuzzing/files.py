@@ -25,12 +25,12 @@ def configurations(chances: Chances, sandbox: Sandbox) -> Iterator[Case]:
     """A run's `config.json`."""
     for chance in chances:
         run = sandbox.copy(chance.choice(AGENTS + CELLS))
-        said = damage_file(run / "config.json", chance)
+        damage = damage_file(run / "config.json", chance)
         argv = ["--resume", str(run)]
         if chance.random() < 0.2:
-            yield _case("configuration", said, _plot, [str(run)], sandbox, sandbox.cwd / "comparison.png")
+            yield _case("configuration", damage, _plot, [str(run)], sandbox, sandbox.cwd / "comparison.png")
         else:
-            yield _case("configuration", said, _main_of(run), argv, sandbox, run)
+            yield _case("configuration", damage, _main_of(run), argv, sandbox, run)
 
 
 def records(chances: Chances, sandbox: Sandbox) -> Iterator[Case]:
@@ -42,11 +42,11 @@ def records(chances: Chances, sandbox: Sandbox) -> Iterator[Case]:
         run = sandbox.copy(chance.choice(AGENTS + CELLS))
         names = ("metrics.jsonl", "summary.json", "result.json")
         path = chance.choice(sorted(path for name in names for path in run.rglob(name)))
-        said = f"{path.relative_to(run)}: {damage_file(path, chance)}"
+        damage = f"{path.relative_to(run)}: {damage_file(path, chance)}"
         if run.name in AGENTS and chance.random() < 0.2:
-            yield _case("record", said, _plot, [str(run)], sandbox, sandbox.cwd / "comparison.png")
+            yield _case("record", damage, _plot, [str(run)], sandbox, sandbox.cwd / "comparison.png")
         else:
-            yield _case("record", said, _main_of(run), ["--resume", str(run)], sandbox, run)
+            yield _case("record", damage, _main_of(run), ["--resume", str(run)], sandbox, run)
 
 
 def checkpoints(chances: Chances, sandbox: Sandbox) -> Iterator[Case]:
@@ -54,8 +54,10 @@ def checkpoints(chances: Chances, sandbox: Sandbox) -> Iterator[Case]:
     for chance in chances:
         run = sandbox.copy(chance.choice(("interrupted", "interrupted", "undecided")))
         place = next(run.rglob("checkpoints"))
-        said = damage_tree(place, chance)
-        yield _case("checkpoint", said, _main_of(run), ["--resume", str(run)], sandbox, run, partial(_as_before, run, sandbox))
+        damage = damage_tree(place, chance)
+        yield _case(
+            "checkpoint", damage, _main_of(run), ["--resume", str(run)], sandbox, run, partial(_as_before, run, sandbox)
+        )
 
 
 def data(chances: Chances, sandbox: Sandbox) -> Iterator[Case]:
@@ -64,25 +66,25 @@ def data(chances: Chances, sandbox: Sandbox) -> Iterator[Case]:
         how = chance.choice(("prices.csv", "rates.csv", "rates.npz", "report", "report", "learned"))
         if how == "learned":
             run = sandbox.copy("cell")
-            said = f"learned.npz: {damage_file(next(run.rglob('learned.npz')), chance)}"
-            yield _case("data", said, _main_of(run), ["--resume", str(run)], sandbox, run)
+            damage = f"learned.npz: {damage_file(next(run.rglob('learned.npz')), chance)}"
+            yield _case("data", damage, _main_of(run), ["--resume", str(run)], sandbox, run)
         elif how == "report":
             yield _of_report(chance, sandbox)
         else:
             path = sandbox.copy(how)
-            said = f"{how}: {damage_file(path, chance)}"
+            damage = f"{how}: {damage_file(path, chance)}"
             if chance.random() < 0.5:
-                said += f"; {damage_file(path, chance)}" if path.is_file() and not path.is_symlink() else ""
+                damage += f"; {damage_file(path, chance)}" if path.is_file() and not path.is_symlink() else ""
             argv = [*PORTFOLIO, "--prices", str(path)] if how == "prices.csv" else [*BUDGET, "--rates", str(path)]
-            yield _case("data", said, _decide, argv, sandbox, sandbox.cwd / "runs")
+            yield _case("data", damage, _decide, argv, sandbox, sandbox.cwd / "runs")
 
 
 def _case(
-    kind: str, said: str, main: tuple[str, Callable[[list[str]], int]], argv: list[str], sandbox: Sandbox, writes: Path,
+    kind: str, damage: str, main: tuple[str, Callable[[list[str]], int]], argv: list[str], sandbox: Sandbox, writes: Path,
     check: Callable[[], str | None] = lambda: None,
 ) -> Case:  # fmt: skip
     name, call = main
-    told = f"{said}: python -m {name} {shlex.join(argv)}".replace(str(sandbox.case), "{case}")
+    told = f"{damage}: python -m {name} {shlex.join(argv)}".replace(str(sandbox.case), "{case}")
     writes_too = (writes.with_suffix(".svg"),) if writes.suffix else ()
     return Case(kind, told, partial(call, argv), writes=(writes, *writes_too), check=check)
 
@@ -122,8 +124,8 @@ def _of_block(chance: random.Random, sandbox: Sandbox) -> Case:
     name = chance.choice(("distractors", "solvers"))
     logs = sandbox.copy("logs") / name
     path = chance.choice(sorted(path for path in logs.rglob("*") if path.is_file()))
-    said = f"{path.relative_to(logs)}: {damage_file(path, chance)}"
-    return _case("record", said, _experiment(name), ["--report", "--logdir", str(logs)], sandbox, logs)
+    damage = f"{path.relative_to(logs)}: {damage_file(path, chance)}"
+    return _case("record", damage, _experiment(name), ["--report", "--logdir", str(logs)], sandbox, logs)
 
 
 def _of_report(chance: random.Random, sandbox: Sandbox) -> Case:
@@ -132,9 +134,9 @@ def _of_report(chance: random.Random, sandbox: Sandbox) -> Case:
     output = sandbox.copy("reports") / name
     read = ("curves.csv.gz", "runs.json", "weights.csv.gz", "gradients.csv")
     path = chance.choice([output / file for file in read if (output / file).exists()])
-    said = f"{path.relative_to(output)}: {damage_file(path, chance)}"
+    damage = f"{path.relative_to(output)}: {damage_file(path, chance)}"
     argv = ["--report", "--logdir", str(sandbox.case / "none"), "--output", str(output)]
-    return _case("data", said, _experiment(name), argv, sandbox, output)
+    return _case("data", damage, _experiment(name), argv, sandbox, output)
 
 
 def _as_before(run: Path, sandbox: Sandbox) -> str | None:

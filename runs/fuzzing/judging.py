@@ -59,7 +59,7 @@ class Case:
 
 
 def judge(case: Case, root: Path, limit: float) -> tuple[str, str]:
-    """The answer to a case or the kind of its finding, and what was said.
+    """The answer to a case or the kind of its finding, and what was printed.
 
     Args:
         case: is tried.
@@ -67,16 +67,16 @@ def judge(case: Case, root: Path, limit: float) -> tuple[str, str]:
         limit: seconds that it may take.
     """
     before = snapshot(root)
-    answer, said = _answer(case, limit)
+    answer, printed = _answer(case, limit)
     after = snapshot(root)
     changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
     mine = [str(place) for place in case.writes] if answer == "accepted" else []
     strange = [path for path in changed if not any(path == place or path.startswith(f"{place}{os.sep}") for place in mine)]
     if strange and answer in ANSWERS:
-        return "escaped", f"{os.path.relpath(strange[0], root)}, {answer}: {said}"
+        return "escaped", f"{os.path.relpath(strange[0], root)}, {answer}: {printed}"
     if answer == "accepted" and (fault := case.check()):
         return "silent", fault
-    return answer, said
+    return answer, printed
 
 
 def snapshot(root: Path) -> Snapshot:

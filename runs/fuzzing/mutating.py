@@ -22,15 +22,15 @@ CELLS = ("", " ", "nan", "inf", "-inf", "-1", "0", "1e400", "1e-400", "x", '"', 
 def damage_file(path: Path, chance: random.Random) -> str:
     """Change a file by its kind, and say how."""
     how = chance.random()
-    if how < 0.6 and path.suffix in (".json", ".jsonl") and (said := _damage_json(path, chance)):
-        return said
+    if how < 0.6 and path.suffix in (".json", ".jsonl") and (damage := _damage_json(path, chance)):
+        return damage
     if how < 0.6 and ".csv" in path.suffixes:
         return _damage_cells(path, chance)
     if how > 0.9:
         return _replace(path, chance)
-    said, data = _damage_bytes(_read(path), chance)
+    damage, data = _damage_bytes(_read(path), chance)
     _write(path, data)
-    return said
+    return damage
 
 
 def damage_tree(directory: Path, chance: random.Random) -> str:
@@ -70,17 +70,17 @@ def _damage_json(path: Path, chance: random.Random) -> str | None:
     except ValueError:
         return None
     number = chance.randrange(len(lines))
-    said = _damage_value(lines[number], chance, "" if whole else f"line {number + 1}")
+    damage = _damage_value(lines[number], chance, "" if whole else f"line {number + 1}")
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return said
+    return damage
 
 
 def _damage_value(value: Any, chance: random.Random, where: str) -> str | None:
     if not isinstance(value, (dict, list)) or not value:
         return None
     key = chance.choice(list(value)) if isinstance(value, dict) else chance.randrange(len(value))
-    if chance.random() < 0.6 and (said := _damage_value(value[key], chance, f"{where}.{key}")):
-        return said
+    if chance.random() < 0.6 and (damage := _damage_value(value[key], chance, f"{where}.{key}")):
+        return damage
     how = chance.random()
     if how < 0.15:
         del value[key]
@@ -97,28 +97,28 @@ def _damage_cells(path: Path, chance: random.Random) -> str:
     rows = [line.split(",") for line in _read(path).decode("latin-1").splitlines()] or [[""]]
     row = chance.randrange(len(rows))
     column = chance.randrange(len(rows[row]))
-    how, said = chance.random(), f"row {row + 1}"
+    how, damage = chance.random(), f"row {row + 1}"
     if how < 0.55:
         rows[row][column] = chance.choice(CELLS)
-        said += f", column {column + 1} = {rows[row][column][:40]!r}"
+        damage += f", column {column + 1} = {rows[row][column][:40]!r}"
     elif how < 0.65:
         rows.insert(row, rows[chance.randrange(len(rows))])
-        said += " twice"
+        damage += " twice"
     elif how < 0.75:
         del rows[row]
-        said += " removed"
+        damage += " removed"
     elif how < 0.85:
         rows[row].append("1")
-        said += " longer"
+        damage += " longer"
     elif how < 0.9:
         rows = rows[:row]
-        said += " and what follows removed"
+        damage += " and what follows removed"
     else:
         cell = chance.choice(CELLS)
         rows = [row if number == 0 else [*row[:column], cell, *row[column + 1 :]] for number, row in enumerate(rows)]
-        said = f"column {column + 1} = {cell[:40]!r}"
+        damage = f"column {column + 1} = {cell[:40]!r}"
     _write(path, ("\n".join(map(",".join, rows)) + "\n").encode("latin-1", "replace"))
-    return said
+    return damage
 
 
 def _damage_bytes(data: bytes, chance: random.Random) -> tuple[str, bytes]:
@@ -139,8 +139,8 @@ def _damage_bytes(data: bytes, chance: random.Random) -> tuple[str, bytes]:
         ("twice", lambda: data + data),
         ("deep", lambda: b"[" * 100_000),
     ]  # fmt: skip
-    said, change = chance.choice(ways)
-    return said, change()
+    damage, change = chance.choice(ways)
+    return damage, change()
 
 
 def _flipped(data: bytes, place: int, chance: random.Random) -> bytes:
