@@ -142,6 +142,10 @@ def draw(results: Found, output: Path) -> None:
     for distractors in sorted({one["distractors"] for one in found}):
         line = sorted((one["runs"], one["steps per second"]) for one in found if one["distractors"] == distractors)
         axis.loglog(*zip(*line, strict=True), "o-", label=f"{distractors} distractors")
+    counts = sorted({one["runs"] for one in found})
+    axis.set_xticks(counts, [str(count) for count in counts])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
     axis.set_xlabel("runs in one program")
     axis.set_ylabel("environment steps per second, all runs together")
     axis.set_title(f"TaskMet on one {results['device']['device']['kind']}")

@@ -10,6 +10,8 @@ from mbrl_taskmet.core.settings import ConfigError, flag
 from mbrl_taskmet.runner.records import read_json
 
 T = TypeVar("T")
+LONGEST = 150
+"""Characters of a directory's name that is made of settings."""
 FORMAT = 2
 """Raised when the files of a run change their meaning."""
 CHECKPOINT_SHARE = 0.02
@@ -28,7 +30,9 @@ def free_directory(name: str | None, logdir: str | None, parts: list[str], given
         ConfigError: `name` is taken or cannot be a name.
     """
     settings = [f"{key.replace('_', '-')}-{value}" for key, value in sorted(given.items())]
-    made = "_".join(parts + settings).replace("/", "-").replace(":", "-").replace(" ", "")[:150]
+    made = "_".join(parts + settings).replace("/", "-").replace(":", "-").replace(" ", "")
+    if len(made) > LONGEST:
+        made = made[:LONGEST].rpartition("_")[0]  # whole settings; `config.json` has all
     directory = Path(logdir or "runs/logs") / (name or made)
     try:
         if name and directory.exists() and (began(directory) or not (directory / "config.json").is_file()):
