@@ -30,7 +30,7 @@ from mbrl_taskmet.runner.command import Parser, command
 from mbrl_taskmet.runner.plotting import drawing, save_both
 from mbrl_taskmet.runner.records import read_json, write_json, write_text
 from runs.accelerator_parts import INSIDE, Found, places, sizes
-from runs.report import markdown
+from runs.tables import markdown
 
 RESULTS = Path("runs/results/accelerator")
 SHOWN = ("mean", "iqm", "ci95", "env_steps", "steps_per_second", "mean_normalized_dq", "stderr_normalized_dq", "mean_test_mse",

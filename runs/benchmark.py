@@ -20,8 +20,9 @@ from mbrl_taskmet.runner.plotting import draw_seeds, save_both
 from mbrl_taskmet.runner.statistics import iqm, probability_of_improvement, stratified_ci95
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
-from runs.report import Results, counted, final_returns, write_table
+from runs.report import Results, final_returns
 from runs.setting import Setting
+from runs.tables import counted, write_table
 from runs.weights import update_weights
 
 ENVIRONMENTS = {"cartpole": "CartPole-v1"}

@@ -15,15 +15,9 @@ from mbrl_taskmet.rl.methods import METHODS
 from mbrl_taskmet.runner.plotting import band, curve, draw_against, save_both, shared_legend
 from runs.experiment import Experiment, main
 from runs.names import NAMES, STYLE
-from runs.report import (
-    Results,
-    Rows,
-    counted,
-    final_returns,
-    returns_against,
-    write_csv,
-)
+from runs.report import Results, Rows, final_returns, returns_against
 from runs.setting import Setting
+from runs.tables import counted, write_csv
 from runs.weights import update_weights
 
 COUNTS = (0, 8, 32, 128)

@@ -21,18 +21,9 @@ from mbrl_taskmet.runner.plotting import STYLES, draw_against, save_both, shared
 from mbrl_taskmet.runner.rundir import check_code, saved_settings
 from runs.experiment import Experiment, main
 from runs.names import NAMES
-from runs.report import (
-    Results,
-    as_count,
-    as_number,
-    final_returns,
-    read_csv,
-    read_published,
-    returns_against,
-    undamaged,
-    write_csv,
-)
+from runs.report import Results, final_returns, read_published, returns_against
 from runs.setting import Setting
+from runs.tables import as_count, as_number, read_csv, undamaged, write_csv
 
 COUNTS = (16, 32, 64, 128, 256, 512)
 UNITS = {"normalized": "standard deviations", "environment": "the environment's units, as published"}

@@ -16,8 +16,9 @@ from mbrl_taskmet.core.settings import ConfigError, flag
 from mbrl_taskmet.rl.settings import Config, read_saved
 from mbrl_taskmet.runner.command import Parser, command
 from mbrl_taskmet.runner.records import read_json, write_text
-from runs.report import Results, Runs, markdown, undamaged
+from runs.report import Results, Runs
 from runs.setting import Setting
+from runs.tables import markdown, undamaged
 
 NAME = "provenance.md"
 UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))

@@ -16,7 +16,7 @@ from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.command import Parser, command, start_jax
 from mbrl_taskmet.runner.records import write_text
 from mbrl_taskmet.runner.versions import environment
-from runs.report import markdown
+from runs.tables import markdown
 
 ALSO = {"cubic": 25, "budget": 4}
 """How many items are chosen beside the best one."""

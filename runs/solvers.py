@@ -26,8 +26,9 @@ from mbrl_taskmet.runner.agent import restored
 from mbrl_taskmet.runner.plotting import STYLES, draw_seeds, save_both
 from mbrl_taskmet.runner.rundir import saved_settings
 from runs.experiment import Experiment, main
-from runs.report import LAST, Results, as_number, final_returns, read_csv, undamaged, write_table
+from runs.report import LAST, Results, final_returns
 from runs.setting import Setting
+from runs.tables import as_number, read_csv, undamaged, write_table
 
 DISTRACTORS = 64
 BATCHES = 64

@@ -33,7 +33,7 @@ from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.command import Parser, command, cores
 from mbrl_taskmet.runner.records import read_json, write_json
 from runs.programs import STEPS, stepping, steps, trainer, updates
-from runs.report import undamaged
+from runs.tables import undamaged
 from runs.timing import REPEATS, interleaved
 
 RESULTS = Path("runs/results")

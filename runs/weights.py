@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runs.report import Results, as_count, as_number, read_csv, undamaged, write_csv
+from runs.report import Results
+from runs.tables import as_count, as_number, read_csv, undamaged, write_csv
 
 Lines = dict[tuple[str, int], dict[str, Any]]
 """By setting and seed."""

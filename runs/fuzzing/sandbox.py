@@ -217,7 +217,7 @@ def _silence() -> Iterator[io.StringIO]:
 def _write_extra(output: Path, name: str) -> None:
     """The file of measurements that an experiment keeps beside its report."""
     from runs import distractors, solvers
-    from runs.report import write_csv
+    from runs.tables import write_csv
 
     if name == "solvers":
         lines = [{"solver": solver, "products": 5, "residual": "0.1", "cosine": "0.9", "signal": "1.5", "ms": "2.0"}

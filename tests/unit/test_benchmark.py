@@ -11,7 +11,7 @@ import pytest
 
 from runs import benchmark
 from runs.benchmark import EXPERIMENT, GIVEN, draw, scores
-from runs.report import read_csv
+from runs.tables import read_csv
 
 TASK = ("cartpole", "oscillators", 16)
 

@@ -18,8 +18,9 @@ from mbrl_taskmet.runner.rundir import began, to_json
 from mbrl_taskmet.runner.signals import Stopped
 from runs import experiment as runner
 from runs.experiment import Experiment, main
-from runs.report import final_returns, read_csv, write_csv
+from runs.report import final_returns
 from runs.setting import Setting
+from runs.tables import read_csv, write_csv
 
 EXPERIMENT = Experiment(
     "trial",

@@ -12,8 +12,9 @@ import pytest
 
 from mbrl_taskmet import ConfigError
 from runs import distractors, provenance, solvers, speed
-from runs.report import Rows, read_csv, read_report, report, undamaged, write_csv
+from runs.report import Rows, read_report, report
 from runs.setting import Setting
+from runs.tables import read_csv, undamaged, write_csv
 
 HEAD = "setting,seed,step,return,model_error\n"
 DAMAGE = {

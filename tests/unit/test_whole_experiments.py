@@ -19,7 +19,8 @@ from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.records import read_rows
 from runs import distractors, solvers
 from runs.experiment import Experiment
-from runs.report import reported_settings, write_csv
+from runs.report import reported_settings
+from runs.tables import write_csv
 
 EXPERIMENTS = ("distractors", "capacity", "solvers", "environments", "continuous", "horizon")
 
