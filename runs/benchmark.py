@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mbrl_taskmet.rl.methods import METHODS
+from mbrl_taskmet.rl.presets import PRESETS
 from mbrl_taskmet.runner.plotting import draw_seeds, save_both
 from mbrl_taskmet.runner.statistics import iqm, probability_of_improvement, stratified_ci95
 from runs.experiment import Experiment, main
@@ -33,12 +34,9 @@ STATES = 4
 """CartPole's dimensions that no disturbance makes."""
 LAST = 4
 """Evaluations, of 20, that count as the end."""
-SHARED: dict[str, Any] = {
-    "metric_shared": True, "metric_activation": "sigmoid", "metric_floor": 0.05, "metric_lr": 0.01, "metric_lr_decay": 100,
-    "metric_warmup": 2000, "metric_until": 5000,
-}  # fmt: skip
+SHARED: dict[str, Any] = dict(PRESETS["shared"].methods["taskmet"])
 """Chosen on seeds 300 to 303 of CartPole beside oscillators with 16 units; the other methods have their defaults."""
-DENSE: dict[str, Any] = {"model_sparsity": 0.0}
+DENSE: dict[str, Any] = dict(PRESETS["shared"].values)
 """For every model, chosen on the same seeds: a sparse one shrinks the outputs of the state beside larger ones."""
 UPPER = "model_free"
 GIVEN: dict[str, dict[str, Any]] = {

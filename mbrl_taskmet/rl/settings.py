@@ -22,9 +22,10 @@ class Settings:
     """What is learned, on what and how: complete and checked."""
 
     environment: EnvironmentSettings = group(EnvironmentSettings)
-    preset: Literal["default", "paper", "paper-code"] = setting(
+    preset: Literal["default", "shared", "paper", "paper-code"] = setting(
         "default",
-        "default: the best return for its cost; paper: the published setting; "
+        "default: the best return for its cost; shared: a metric that the critic sees too, beside predictable distractions; "
+        "paper: the published setting; "
         "paper-code: also with the peculiarities of the authors' code",
     )
     method: MethodSettings = choice(METHODS, "taskmet", "how the model is trained")

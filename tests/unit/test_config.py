@@ -18,6 +18,7 @@ from mbrl_taskmet.rl.presets import PRESETS
 from mbrl_taskmet.rl.settings import Config, Settings, read_saved
 from mbrl_taskmet.rl.spaces import Box, Discrete
 from mbrl_taskmet.runner.rundir import to_json
+from runs.benchmark import EXPERIMENT
 
 EVERY = [(method, preset, distractors) for method in METHODS for preset in PRESETS for distractors in (8, 0)]
 FORMAT_1: dict[str, Any] = {  # what the default run saved, word for word
@@ -80,6 +81,13 @@ def test_the_paper_preset_is_the_published_setting() -> None:
         "q_sparsity": 0.0, "model_sparsity": 0.0,
     }  # fmt: skip
     assert {name: names[name] for name in expected} == expected
+
+
+def test_the_shared_preset_is_what_the_benchmark_runs() -> None:
+    line = next(setting for setting in EXPERIMENT.settings if setting.name == "cartpole-oscillators-16units-taskmet_shared")
+    ours = Config(preset="shared", disturbance="oscillators", distractors=32, model_hidden=16, eval_every=2500).resolve().names
+    assert ours == {**line.config.resolve().names, "preset": "shared"}
+    assert Config(preset="shared", method="mle").resolve().names["model_sparsity"] == 0
 
 
 def test_the_papers_metric_without_distractors_is_full_and_conditional() -> None:
