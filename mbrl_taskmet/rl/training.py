@@ -95,9 +95,11 @@ def grid_of(env: Environment, config: Config | Settings, sweep: Sweep) -> Grid:
 def _placed(env: Environment, config: Config) -> Config:
     if not isinstance(config, Config):
         raise ConfigError(f"the configuration is {shown(config)}; give a mbrl_taskmet.Config, such as Config(steps=2000)")
-    noise = env.observation_size - env.state_size
-    described = flatten(env.made_of) if env.made_of is not None else {"env": env.name}
-    return Config(**{**described, **config.given, "distractors": noise})
+    if env.made_of is not None:
+        described = flatten(env.made_of)
+    else:
+        described = {"env": env.name, "distractors": env.observation_size - env.state_size}
+    return Config(**{**described, **config.given, "distractors": described["distractors"]})
 
 
 class Trainer:

@@ -169,3 +169,9 @@ def test_settings_of_a_run_name_the_environment_as_it_was_made() -> None:
     env = make_environment("CartPole-v1", 3)
     assert env.name == "CartPole-v1 with 3 distractors"
     assert resolved(env, Config()).environment == env.made_of == EnvironmentSettings(name="CartPole-v1", distractors=3)
+
+
+def test_the_noise_that_an_environment_of_ones_own_has_is_not_added_again() -> None:
+    env = make_environment("runs.subspace:Off0")
+    assert env.observation_size == 36 and env.state_size == 4
+    assert resolved(env, Config(method="model_free")).environment == env.made_of
