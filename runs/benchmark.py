@@ -72,35 +72,66 @@ def scores(results: Results, task: tuple[str, str, int], last: int | None) -> di
     return {method: (own - low) / (high - low) for method, own in returns.items() if len(own)}
 
 
-def draw(results: Results, output: Path, logdir: Path) -> None:
-    """Each task's scores by method, at the end and over training, and the performance profile of the end; tables."""
-    from matplotlib.figure import Figure
+def pooled(results: Results, tasks: list[tuple[str, str, int]], last: int | None) -> dict[str, np.ndarray]:
+    """The scores (seeds, tasks) of the methods that every task has, of as many seeds as all have."""
+    found = [scores(results, task, last) for task in tasks]
+    every = {method: [own[method] for own in found] for method in GIVEN if all(method in own for own in found)}
+    least = {method: min(map(len, columns)) for method, columns in every.items()}
+    return {method: np.stack([own[: least[method]] for own in columns], axis=1) for method, columns in every.items()}
 
+
+def draw(results: Results, output: Path, logdir: Path) -> None:
+    """The scores over all tasks of the first size, then those of every task; tables."""
     shown = [task for task in TASKS if "mle" in scores(results, task, LAST)]
     if not shown:
         return
-    figure = Figure(figsize=(12, 1 + 2.4 * len(shown)), layout="constrained")
-    axes = figure.subplots(len(shown), 3, squeeze=False, sharex=True)
-    for row, task in zip(axes, shown, strict=True):
-        end, training = (scores(results, task, last) for last in (LAST, None))
-        for axis, found, label in ((row[0], end, f"last {LAST} evaluations"), (row[1], training, "mean over training")):
-            _draw_task(axis, found)
+    whole = [task for task in shown if task[2] == shown[0][2]]
+    _draw_all(results, whole, output / "benchmark.png")
+    _draw_tasks(results, shown, output / "tasks.png")
+    update_weights(output / "weights.csv", results, (_name(*task, "taskmet_shared") for task in shown), STATES)
+    write_table(output / "returns.csv", list(_returns(results, shown)))
+    write_table(output / "methods.csv", list(_methods(results, whole)))
+
+
+def _draw_all(results: Results, tasks: list[tuple[str, str, int]], path: Path) -> None:
+    """Scores over training and at the end, with the performance profile of the end, over all tasks."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    training, end = (pooled(results, tasks, last) for last in (None, LAST))
+    for axis, found, label in ((axes[0], training, "over training"), (axes[1], end, f"in the last {LAST} evaluations")):
+        _draw_scores(axis, found)
+        axis.set_title(f"score {label}, {len(tasks)} task{'s' * (len(tasks) > 1)}", fontsize="small")
+        axis.set_xlabel("score: seeds, interquartile mean, its 95 % interval", fontsize="small")
+    axes[1].tick_params(labelleft=False)
+    _draw_profile(axes[2], end)
+    axes[2].set_title(f"last {LAST} evaluations: share of runs above a score", fontsize="small")
+    axes[2].set_xlabel("score", fontsize="small")
+    save_both(figure, path)
+
+
+def _draw_tasks(results: Results, tasks: list[tuple[str, str, int]], path: Path) -> None:
+    """Scores of each task, over training and at the end."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1 + 2.2 * len(tasks)), layout="constrained")
+    axes = figure.subplots(len(tasks), 2, squeeze=False, sharex=True)
+    for row, task in zip(axes, tasks, strict=True):
+        for axis, last, label in ((row[0], None, "over training"), (row[1], LAST, f"last {LAST} evaluations")):
+            _draw_scores(axis, scores(results, task, last))
             axis.set_title(f"{task[0]}, {task[1]}, {task[2]} units: {label}", fontsize="small")
-        _draw_profile(row[2], end)
-        row[2].set_title(f"last {LAST} evaluations: share of seeds above the score", fontsize="small")
         row[1].tick_params(labelleft=False)
     for axis in axes[-1]:
         axis.set_xlabel("score")
-    save_both(figure, output / "benchmark.png")
-    update_weights(output / "weights.csv", results, (_name(*task, "taskmet_shared") for task in shown), STATES)
-    write_table(output / "returns.csv", list(_returns(results, shown)))
-    write_table(output / "methods.csv", list(_methods(results, shown)))
+    save_both(figure, path)
 
 
-def _draw_task(axis: Any, found: dict[str, np.ndarray]) -> None:
+def _draw_scores(axis: Any, found: dict[str, np.ndarray]) -> None:
+    """A row a method: scores (seeds,) or (seeds, tasks), their interquartile mean and its interval."""
     for place, (method, own) in enumerate(found.items()):
         style = STYLE[NAMES[method]]
-        draw_seeds(axis, place, own, iqm(own), stratified_ci95(iqm, own), style["color"], style["marker"])
+        draw_seeds(axis, place, own.ravel(), iqm(own), stratified_ci95(iqm, own), style["color"], style["marker"])
     axis.set_yticks(range(len(found)), [NAMES[method] for method in found], fontsize="small")
     axis.invert_yaxis()
     axis.axvline(1, color="grey", linewidth=0.8)
@@ -108,10 +139,10 @@ def _draw_task(axis: Any, found: dict[str, np.ndarray]) -> None:
 
 
 def _draw_profile(axis: Any, found: dict[str, np.ndarray]) -> None:
-    """The share of seeds whose score is at least so high (Agarwal et al. 2021)."""
+    """The share of runs whose score is at least so high (Agarwal et al. 2021)."""
     for method, own in found.items():
-        falling = 1 - np.arange(len(own)) / len(own)
-        axis.stairs(falling, [0.0, *np.sort(own).clip(0)], label=NAMES[method],
+        falling = 1 - np.arange(own.size) / own.size
+        axis.stairs(falling, [0.0, *np.sort(own.ravel()).clip(0)], label=NAMES[method],
                     color=STYLE[NAMES[method]]["color"], linewidth=1.5)  # fmt: skip
     axis.set(ylim=(-0.03, 1.03))
     axis.grid(alpha=0.3)
@@ -132,31 +163,15 @@ def _returns(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[di
 
 def _methods(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[dict[str, str]]:
     """A line a method that has been run on all of these tasks: IQM of the scores, and the probability to beat MLE."""
-    every = {
-        "end": [scores(results, task, LAST) for task in tasks],
-        "over training": [scores(results, task, None) for task in tasks],
-    }
-    for method in GIVEN:
-        line = {"method": NAMES[method], "tasks": str(len(tasks))}
+    every = {"end": pooled(results, tasks, LAST), "over training": pooled(results, tasks, None)}
+    for method in every["end"]:
+        line = {"method": NAMES[method], "tasks": str(len(tasks)), "seeds": str(len(every["end"][method]))}
         for label, found in every.items():
-            if all(method in own for own in found):
-                own, rival = (_stacked([columns[name] for columns in found]) for name in (method, "mle"))
-                low, high = stratified_ci95(iqm, own) or (np.nan, np.nan)
-                line |= {"seeds": str(len(own)), f"IQM, {label}": f"{iqm(own):.2f} ({low:.2f} to {high:.2f})"}
-                if method != "mle":
-                    line[f"P(better than MLE), {label}"] = f"{probability_of_improvement(own, rival):.2f}"
-        if "seeds" in line:
-            yield {name: line.get(name, "") for name in _COLUMNS}
-
-
-_COLUMNS = ("method", "tasks", "seeds", "IQM, end", "P(better than MLE), end", "IQM, over training",
-            "P(better than MLE), over training")  # fmt: skip
-
-
-def _stacked(columns: list[np.ndarray]) -> np.ndarray:
-    """(seeds, tasks), as many seeds as every task has."""
-    least = min(map(len, columns))
-    return np.stack([own[:least] for own in columns], axis=1)
+            low, high = stratified_ci95(iqm, found[method]) or (np.nan, np.nan)
+            better = "" if method == "mle" else f"{probability_of_improvement(found[method], found['mle']):.2f}"
+            line |= {f"IQM, {label}": f"{iqm(found[method]):.2f} ({low:.2f} to {high:.2f})",
+                     f"P(better than MLE), {label}": better}  # fmt: skip
+        yield line
 
 
 def _settings() -> Iterator[Setting]:

@@ -12,5 +12,6 @@ NAMES = {
     "taskmet_full": "TaskMet, full metric", "taskmet_shared": "TaskMet, shared metric",
 }  # fmt: skip
 """By the first part of a setting's name."""
-STYLE: dict[str, dict[str, Any]] = dict(zip(NAMES.values(), (*STYLES, STYLES[-1], STYLES[-1], STYLES[-1]), strict=True))
+_SHARED = {**STYLES[-1], "color": "#aa3377"}
+STYLE: dict[str, dict[str, Any]] = dict(zip(NAMES.values(), (*STYLES, STYLES[-1], STYLES[-1], _SHARED), strict=True))
 """By what it is called. Variants, of different experiments, share the last."""
