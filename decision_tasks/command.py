@@ -49,8 +49,8 @@ def _new(given: dict[str, Any], rest: dict[str, Any]) -> tuple[tuple[CellSetting
     first = wanted[0]
     parts = ["decision", given.get("task") or first.names["task"], given.get("method") or first.names["method"],
              f"{first.datasets}x{first.seeds}"]  # fmt: skip
-    said = {name: value for name, value in given.items() if name not in ("task", "method", "datasets", "seeds")}
-    return wanted, free_directory(rest["name"], rest["logdir"], parts, said)
+    named = {name: value for name, value in given.items() if name not in ("task", "method", "datasets", "seeds")}
+    return wanted, free_directory(rest["name"], rest["logdir"], parts, named)
 
 
 def _resumed(given: dict[str, Any], rest: dict[str, Any]) -> tuple[tuple[CellSettings, ...], Path]:

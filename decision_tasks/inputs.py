@@ -66,7 +66,7 @@ def csv_rows(text: str, what: str) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise ConfigError(f"{what} cannot be read from row {line} on ({error}); mend its quotes") from None
+            raise ConfigError(f"{what} cannot be read from row {line} on ({error}); correct its quotes") from None
         if any(cell.strip() for cell in row):
             yield line, row
 

@@ -73,7 +73,7 @@ def parse_prices(text: str, name: str) -> Prices:
     header = [cell.strip() for cell in rows[0][1]]
     for line, row in rows[1:]:
         if len(row) != len(header):
-            raise ConfigError(f"{name} has {len(row)} cells in row {line} and {len(header)} in its header; mend that row")
+            raise ConfigError(f"{name} has {len(row)} cells in row {line} and {len(header)} in its header; correct that row")
     long = _is_long(header, name)
     table, tickers = (_long if long else _wide)(rows[1:], header, name)
     if len(tickers) < 2:

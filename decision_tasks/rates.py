@@ -92,7 +92,7 @@ def _from_csv(text: str, what: str) -> tuple[np.ndarray, list[int]]:
                 raise ConfigError(f"{what} cannot be read ({shown(cell)} in row {line}, column {column}, is no number); "
                                   f"give {_WANTED}") from None  # fmt: skip
         if rows and len(row) != len(rows[0]):
-            raise ConfigError(f"{what} has {len(row)} cells in row {line} and {len(rows[0])} in the one before; mend that row")
+            raise ConfigError(f"{what} has {len(row)} cells in row {line} and {len(rows[0])} before it; correct that row")
         rows.append(np.array(row, dtype=float))
         lines.append(line)
     return np.array(rows).reshape(len(rows), -1) if rows else np.zeros((0, 0)), lines

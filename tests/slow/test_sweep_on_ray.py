@@ -118,10 +118,10 @@ def test_a_sweep_that_loses_a_node_ends_as_one_that_does_not(tmp_path: Path, sta
     reached, kept_step = read_rows(lost)[-1]["step"], checkpoint(lost)
     assert 0 < kept_step < 60000
     assert sweep.wait(600) == 0, (tmp_path / "driver" / "output").read_text()
-    said = (tmp_path / "driver" / "output").read_text()
-    print(f"killed at step {reached}, after the checkpoint at {kept_step}\n{said}")
-    assert f"{'/'.join(lost.parts[-2:])}: its process was lost (NodeDiedError: " in said
-    assert said.count("is done") == 4 and said.count("its process was lost") == 1
+    printed = (tmp_path / "driver" / "output").read_text()
+    print(f"killed at step {reached}, after the checkpoint at {kept_step}\n{printed}")
+    assert f"{'/'.join(lost.parts[-2:])}: its process was lost (NodeDiedError: " in printed
+    assert printed.count("is done") == 4 and printed.count("its process was lost") == 1
 
     assert start("alone", *command, "--logdir", str(whole)).wait(600) == 0
     assert len(records(whole)) == 4 and records(logs) == records(whole)

@@ -51,9 +51,9 @@ def refusal(call: Callable[[], Any]) -> str:
         ("Date,Symbol,Open,Close\n" + "".join(f"{day},A,1,2\n" for day in DAYS[:30]), "give three columns: date, ticker and"),
         (LONG + f"{DAYS[3]}, A,11\n", f"has A on {DAYS[3]} twice, again in row 62; give one price a day"),
         (LONG + f"{DAYS[3]},,11\n", "has '' for a ticker in row 62"),
-        (WIDE.replace("Date,A", 'Date,"A'), "cannot be read from row 1 on (unexpected end of data); mend its quotes"),
+        (WIDE.replace("Date,A", 'Date,"A'), "cannot be read from row 1 on (unexpected end of data); correct its quotes"),
         (WIDE.replace("Date,A", 'Date,"A') + "x" * 150_000, "cannot be read from row 1 on (field larger than field limit"),
-        (WIDE.replace("02,11,", '02,"11"x,'), "cannot be read from row 3 on (',' expected after '\"'); mend its quotes"),
+        (WIDE.replace("02,11,", '02,"11"x,'), "cannot be read from row 3 on (',' expected after '\"'); correct its quotes"),
         (WIDE.replace("01-03,12", "01-03,x").replace("2024-01-02", '""\n""\n\n2024-01-02'), "has 'x' for A in row 7; give a"),
         (WIDE.replace("\n", "\r\n").replace("01-03,12", "01-03,x"), "has 'x' for A in row 4"),
         (WIDE.replace("\n", "\r").replace("01-03,12", "01-03,x"), "has 'x' for A in row 4"),
@@ -72,8 +72,8 @@ def refusal(call: Callable[[], Any]) -> str:
     ],
 )  # fmt: skip
 def test_prices_that_are_none_are_refused(text: str, sentence: str) -> None:
-    said = refusal(lambda: parse_prices(text, "prices.csv"))
-    assert sentence in said and said.startswith("prices.csv ")
+    printed = refusal(lambda: parse_prices(text, "prices.csv"))
+    assert sentence in printed and printed.startswith("prices.csv ")
 
 
 def test_what_other_programs_write_is_read(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_rates_as_an_array_are_checked_like_those_of_a_file() -> None:
         ("0.1,0.2\n\n0.3,-1\n", "the click rate in row 3, column 2 is -1.0; give rates from 0 to 1"),
         ("0.1,0.2\n\n0.3,x\n", "cannot be read ('x' in row 3, column 2, is no number); give a CSV file of numbers"),
         ("a,b\n0.1,0.2\n", "cannot be read ('a' in row 1, column 1, is no number)"),
-        ("0.1,0.2\n0.3\n", "has 1 cells in row 2 and 2 in the one before"),
-        ('0.1,"0.2\n0.3,0.4\n', "cannot be read from row 1 on (unexpected end of data); mend its quotes"),
+        ("0.1,0.2\n0.3\n", "has 1 cells in row 2 and 2 before it"),
+        ('0.1,"0.2\n0.3,0.4\n', "cannot be read from row 1 on (unexpected end of data); correct its quotes"),
         ("", "the click rates have the shape (0, 0)"),
     ],
 )
@@ -240,8 +240,8 @@ def test_a_run_goes_on_with_the_file_it_began_with_and_no_other(
     before = {file: file.read_bytes() for file in place.rglob("*") if file.is_file()}
     path.write_text(other)
     assert main(["--resume", str(place)]) == 2
-    said = capsys.readouterr().err
-    assert f"{flag} {path} is not the file that the run was started with ({len(text)} bytes" in said and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert f"{flag} {path} is not the file that the run was started with ({len(text)} bytes" in error and error.count("\n") == 1
     assert {file: file.read_bytes() for file in place.rglob("*") if file.is_file()} == before
     path.unlink()
     assert main(["--resume", str(place)]) == 2

@@ -308,9 +308,9 @@ def test_the_table_is_made_of_all_blocks_and_only_what_is_missing_is_trained(
     (logs / "bad").touch()
     names = ["method-mle", "method-taskmet_metric-lr-0.1"]
     assert main(argv) == 1
-    said = capsys.readouterr()
-    assert "2 combinations × 3 seeds" in said.out and "4 of 4 blocks are to be trained" in said.out
-    assert said.err.splitlines() == [f"{logs}/{name}/seeds2-2 failed: no luck" for name in names]
+    printed = capsys.readouterr()
+    assert "2 combinations × 3 seeds" in printed.out and "4 of 4 blocks are to be trained" in printed.out
+    assert printed.err.splitlines() == [f"{logs}/{name}/seeds2-2 failed: no luck" for name in names]
     assert "| method-mle | 2 | 2000 | 5.00 ± 5.00 |" in (logs / "table.md").read_text()
     told = status(logs).splitlines()
     assert told[0] == "4 blocks: 2 done, 0 running, 2 failed, 0 waiting; nothing runs"
@@ -385,9 +385,9 @@ def test_a_block_whose_workers_are_lost_ends_as_if_nothing_had_happened_and_ends
     with processes(Ask(tmp_path, workers=2)) as engine, StopSignal("") as stop:
         watched = Engine(lambda order: Watched(engine.start(order), Path(order[0])), engine.most)
         assert train_all(blocks, watched, 1, 0, retries=2, stop=stop) == {}
-    said = capsys.readouterr().out
-    assert "disturbed/seeds0-0: its process ended with SIGKILL; it goes on from its last checkpoint, try 2 of 3" in said
-    assert "disturbed/seeds0-0: stopped at step " in said and said.count("is done") == 2
+    printed = capsys.readouterr().out
+    assert "disturbed/seeds0-0: its process ended with SIGKILL; it goes on from its last checkpoint, try 2 of 3" in printed
+    assert "disturbed/seeds0-0: stopped at step " in printed and printed.count("is done") == 2
     disturbed, alone = (timeless(read_rows(block.directory)) for block in blocks)
     assert disturbed == alone and len(alone) == 30
 
