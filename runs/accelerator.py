@@ -60,7 +60,7 @@ def commands(part: str, rehearse: bool) -> list[list[list[str]]]:
     return [[["runs.distractors", *(tiny if rehearse else whole)]]]
 
 
-SHARES = {"agreement": 2.0, "throughput": 3.0, "tables": 3.0, "figure6": 2.0}
+SHARES = {"agreement": 2.5, "throughput": 6.0, "tables": 3.5, "figure6": 0.5}
 """Of the time that is left, what a part gets against those after it."""
 
 
@@ -85,6 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     if not 0 < given["minutes"] < float("inf"):
         raise ConfigError(f"--minutes is {given['minutes']}; give a number above 0")
     if given["inside"]:
+        last = {"agreement": len(places()), "compiling": len(sizes(given["rehearse"]))}.get(given["inside"], 1) - 1
+        if not 0 <= given["case"] <= last:
+            raise ConfigError(f"--case is {given['case']}; give 0 to {last}")
         for found in INSIDE[given["inside"]](given["case"], given["rehearse"]):
             print(f"{_FOUND}{json.dumps(found)}", flush=True)
         return 0

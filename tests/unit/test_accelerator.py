@@ -20,6 +20,7 @@ from runs.accelerator import main
         (["tabels"], "'tabels' is no part; give some of agreement, throughput, tables, figure6"),
         (["--minutes", "0"], "--minutes is 0.0; give a number above 0"),
         (["--inside", "tables"], "'tables' is no part"),
+        (["--inside", "compiling", "--rehearse", "--case", "2"], "--case is 2; give 0 to 1"),
         ([], "JAX sees no accelerator here; install the extra for it, such as .[cuda13], or give --rehearse"),
     ],
 )
