@@ -14,7 +14,32 @@ MOST = 2048
 """The largest rotation, of 16 MiB in float32, that takes seconds to make."""
 
 
-class Projected(Wrapper):
+class Linear(Wrapper):
+    """`env`, whose whole observation o is seen as M o.
+
+    Args:
+        env: the environment.
+        matrix: M, (n, n).
+    """
+
+    def __init__(self, env: Environment, matrix: np.ndarray):
+        super().__init__(env)
+        self.matrix = matrix
+
+    @override
+    def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
+        state, observation = self.env.reset(key)
+        return state, times(self.matrix, observation)
+
+    @override
+    def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
+        state, step = self.env.step(key, state, action)
+        return state, step._replace(
+            observation=times(self.matrix, step.observation), next_observation=times(self.matrix, step.next_observation)
+        )
+
+
+class Projected(Linear):
     """`env`, whose whole observation o is seen as R o, with a rotation R that depends on `seed` alone.
 
     Every observed dimension holds a share of the state and of the noise, and all of them change when an episode ends. So all
@@ -30,37 +55,29 @@ class Projected(Wrapper):
     """
 
     def __init__(self, env: Environment, seed: int = 0):
-        super().__init__(env)
-        self.rotation = rotation(env.observation_size, np.random.default_rng(seed))
+        super().__init__(env, rotation(env.observation_size, np.random.default_rng(seed)))
         own = self.rotation[:, : len(self.env.state_names)]
         self.mixing = own if self.env.mixing is None else own @ self.env.mixing
         self.state_names = tuple(f"mixed_{i}" for i in range(env.observation_size))
         self.name, self.noise_dtype = f"{env.name}, projected", None
 
-    @override
-    def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
-        state, observation = self.env.reset(key)
-        return state, self._times(self.rotation, observation)
-
-    @override
-    def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
-        state, step = self.env.step(key, state, action)
-        return state, step._replace(
-            observation=self._times(self.rotation, step.observation),
-            next_observation=self._times(self.rotation, step.next_observation),
-        )
+    @property
+    def rotation(self) -> np.ndarray:
+        """R, (n, n)."""
+        return self.matrix
 
     @override
     def termination(self, observation: jax.Array, action: jax.Array, next_observation: jax.Array) -> jax.Array | None:
         back = self.rotation.T
-        return self.env.termination(self._times(back, observation), action, self._times(back, next_observation))
-
-    @staticmethod
-    def _times(matrix: np.ndarray, observation: jax.Array) -> jax.Array:
-        return jnp.matmul(jnp.asarray(matrix, observation.dtype), observation, precision="highest")
+        return self.env.termination(times(back, observation), action, times(back, next_observation))
 
 
-def projected(env: Environment, count: int) -> Environment:
+def times(matrix: np.ndarray, observation: jax.Array) -> jax.Array:
+    """The product, in the precision of the observation."""
+    return jnp.matmul(jnp.asarray(matrix, observation.dtype), observation, precision="highest")
+
+
+def projected(env: Environment, count: int) -> Projected:
     """`env` with `count` dimensions of fresh noise, all of it rotated: what `--disturbance projected` names."""
     return Projected(Distractors(env, count))
 

@@ -6,7 +6,7 @@
     figure6      TaskMet's Figure 6, as much of it as the time allows
 
 Each part is a process of its own and gets a share of `--minutes`; what it has found by then counts, so nothing that hangs or
-fails takes the others with it. Written to `runs/results/accelerator/` after every part, beside the parts that earlier calls
+fails takes the others with it. Written to `--output` after every part, beside the parts that earlier calls
 measured on such a device. `--rehearse` does the same in small on whatever device there is.
 """
 
@@ -29,35 +29,41 @@ from mbrl_taskmet.core.settings import ConfigError
 from mbrl_taskmet.runner.command import Parser, command
 from mbrl_taskmet.runner.plotting import drawing, save_both
 from mbrl_taskmet.runner.records import read_json, write_json, write_text
-from runs.accelerator_parts import INSIDE, Found, places, sizes
-from runs.tables import markdown
+from runs.accelerator_parts import INSIDE, Found, cases
+from runs.tables import markdown, undamaged
 
-RESULTS = Path("runs/results/accelerator")
+LOGS = Path("runs/logs")
 SHOWN = ("mean", "iqm", "ci95", "env_steps", "steps_per_second", "mean_normalized_dq", "stderr_normalized_dq", "mean_test_mse",
          "stderr_test_mse", "wall_seconds")  # fmt: skip
 """What is told of a finished run, or of a finished cell."""
 _FOUND = "found "
 
 
-def commands(part: str, rehearse: bool) -> list[list[list[str]]]:
-    """The commands of a part: each list of them is started at once, when those before it have ended."""
+def commands(part: str, rehearse: bool, logs: Path) -> list[list[list[str]]]:
+    """The commands of a part: each list of them is started at once, when those before it have ended.
+
+    Args:
+        part: its name.
+        rehearse: whether they are small.
+        logs: where runs are recorded.
+    """
     small = ["--rehearse"] if rehearse else []
 
-    def inside(name: str, cases: int = 1) -> list[list[str]]:
-        return [["runs.accelerator", "--inside", name, "--case", str(case), *small] for case in range(cases)]
+    def inside(name: str) -> list[list[str]]:
+        every = range(cases(name, rehearse))
+        return [["runs.accelerator", "--inside", name, "--case", str(case), *small] for case in every]
 
     if part == "agreement":
-        return [inside("agreement", 2 if rehearse else len(places()))]
+        return [inside("agreement")]
     if part == "throughput":
-        return [inside("compiling", len(sizes(rehearse))), inside("throughput")]
+        return [inside("compiling"), inside("throughput")]
     if part == "tables":
         tiny = ["--task", "cubic", "--method", "mse", "--datasets", "1", "--seeds", "1", "--steps", "200"]
-        tasks = ("portfolio", "budget", "cubic")
-        whole_tables = [["decision_tasks", "--task", task, "--method", "all"] for task in tasks]
-        return [[["decision_tasks", *tiny]] if rehearse else whole_tables]
+        whole = [["--task", task, "--method", "all"] for task in ("portfolio", "budget", "cubic")]
+        return [[["decision_tasks", *given, "--logdir", str(logs)] for given in ([tiny] if rehearse else whole)]]
     tiny = ["--seeds", "1", "--steps", "2000", "--only", "taskmet-16"]
-    whole = ["--seeds", "10", "--steps", "100000", "--only", "taskmet-*"]
-    return [[["runs.distractors", *(tiny if rehearse else whole)]]]
+    figure = ["--seeds", "10", "--steps", "100000", "--only", "taskmet-*"]
+    return [[["runs.distractors", *(tiny if rehearse else figure), "--logdir", str(logs)]]]
 
 
 SHARES = {"agreement": 2.5, "throughput": 6.0, "tables": 3.5, "figure6": 0.5}
@@ -73,28 +79,29 @@ def main(argv: list[str] | None = None) -> int:
         "--minutes", type=float, default=7.5, metavar="X", help="time limit of all parts together (default: %(default)s)"
     )
     parser.add_argument(
-        "--output", type=Path, default=RESULTS, metavar="DIR", help="where the results go (default: %(default)s)"
+        "--output", type=Path, metavar="DIR", help=f"where the results go (default: {LOGS}/accelerator, or …_rehearsal)"
     )
     parser.add_argument("--rehearse", action="store_true", help="small sizes, on any device")
     parser.add_argument("--inside", metavar="NAME", help=f"measure in this process, and print it: {', '.join(INSIDE)}")
     parser.add_argument("--case", type=int, default=0, metavar="N", help="which of its cases (default: %(default)s)")
     given = parser.read(argv)[1]
-    names = [given["inside"]] if given["inside"] else given["parts"] or list(SHARES)
-    if unknown := [name for name in names if name not in (INSIDE if given["inside"] else SHARES)]:
-        raise ConfigError(f"{unknown[0]!r} is no part; give some of {', '.join(INSIDE if given['inside'] else SHARES)}")
+    names, known = ([given["inside"]], list(INSIDE)) if given["inside"] else (given["parts"] or list(SHARES), list(SHARES))
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"{unknown[0]!r} is no part; give some of {', '.join(known)}")
     if not 0 < given["minutes"] < float("inf"):
         raise ConfigError(f"--minutes is {given['minutes']}; give a number above 0")
     if given["inside"]:
-        last = {"agreement": len(places()), "compiling": len(sizes(given["rehearse"]))}.get(given["inside"], 1) - 1
+        last = cases(given["inside"], given["rehearse"]) - 1
         if not 0 <= given["case"] <= last:
             raise ConfigError(f"--case is {given['case']}; give 0 to {last}")
         for found in INSIDE[given["inside"]](given["case"], given["rehearse"]):
             print(f"{_FOUND}{json.dumps(found)}", flush=True)
         return 0
+    output = given["output"] or LOGS / ("accelerator_rehearsal" if given["rehearse"] else "accelerator")
     device = json.loads(_last(_python(["-c", _DEVICE])))
     if device["platform"] == "cpu" and not given["rehearse"]:
         raise ConfigError("JAX sees no accelerator here; install the extra for it, such as .[cuda13], or give --rehearse")
-    _measure(names, device, time.monotonic() + 60 * given["minutes"], given["output"], given["rehearse"])
+    _measure(names, device, time.monotonic() + 60 * given["minutes"], output, given["rehearse"])
     return 0
 
 
@@ -126,11 +133,12 @@ def _measured(device: Found, rehearse: bool, output: Path) -> Found:
     """The parts that an earlier call measured on a device of the same kind, which stay."""
     if not (output / "accelerator.json").exists():
         return {}
-    earlier = read_json(output / "accelerator.json")
-    same = (earlier["device"]["device"]["kind"], earlier["rehearsal"]) == (device["device"]["kind"], rehearse)
-    if not same:
-        raise ConfigError(f"{output} has results of {earlier['device']['device']['kind']}; give another --output")
-    return dict(earlier["parts"])
+    with undamaged(output / "accelerator.json") as path:
+        earlier = read_json(path)
+        kind, rehearsal, parts = earlier["device"]["device"]["kind"], earlier["rehearsal"], dict(earlier["parts"])
+    if (kind, rehearsal) != (device["device"]["kind"], rehearse):
+        raise ConfigError(f"{output} has results of {kind}{' in small' * rehearsal}; give another --output")
+    return parts
 
 
 def draw(results: Found, output: Path) -> None:
@@ -161,9 +169,8 @@ def _part(name: str, seconds: float, rehearse: bool) -> Found:
     begin, found, codes = time.monotonic(), [], []
     with tempfile.TemporaryDirectory() as place:
         folder, cache = Path(place) / "logs", Path(place) / "compiled"
-        for together in commands(name, rehearse):
-            logs = [] if together[0][0] == "runs.accelerator" else ["--logdir", str(folder)]
-            processes = [_python(["-m", *arguments, *logs], cache) for arguments in together]
+        for together in commands(name, rehearse, folder):
+            processes = [_python(["-m", *arguments], cache) for arguments in together]
             timer = threading.Timer(begin + seconds - time.monotonic(), _end, [processes])
             timer.start()
             lines = [line for output in _outputs(processes) for line in output.splitlines()]

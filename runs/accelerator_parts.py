@@ -87,6 +87,11 @@ def sizes(rehearse: bool) -> list[tuple[int, int]]:
     return [(1, 8), (16, 8)] if rehearse else [(count, noise) for noise in DISTRACTORS for count in COUNTS]
 
 
+def cases(name: str, rehearse: bool) -> int:
+    """How many cases a measurement has, each for a process of its own."""
+    return {"agreement": 2 if rehearse else len(places()), "compiling": len(sizes(rehearse))}.get(name, 1)
+
+
 def _timed_trainer(runs: int, distractors: int) -> Trainer:
     from runs.programs import trainer
 

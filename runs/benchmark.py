@@ -86,23 +86,24 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
     if not shown:
         return
     whole = [task for task in shown if task[2] == shown[0][2]]
-    _draw_all(results, whole, output / "benchmark.png")
+    pools = {"end": pooled(results, whole, LAST), "over training": pooled(results, whole, None)}
+    _draw_all(pools, len(whole), output / "benchmark.png")
     _draw_tasks(results, shown, output / "tasks.png")
     update_weights(output / "weights.csv", results, (_name(*task, "taskmet_shared") for task in shown), STATES)
     write_table(output / "returns.csv", list(_returns(results, shown)))
-    write_table(output / "methods.csv", list(_methods(results, whole)))
+    write_table(output / "methods.csv", list(_methods(pools, len(whole))))
 
 
-def _draw_all(results: Results, tasks: list[tuple[str, str, int]], path: Path) -> None:
-    """Scores over training and at the end, with the performance profile of the end, over all tasks."""
+def _draw_all(pools: dict[str, dict[str, np.ndarray]], tasks: int, path: Path) -> None:
+    """Scores over training and at the end, with the performance profile of the end, over so many tasks."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     axes = figure.subplots(1, 3)
-    training, end = (pooled(results, tasks, last) for last in (None, LAST))
+    training, end = pools["over training"], pools["end"]
     for axis, found, label in ((axes[0], training, "over training"), (axes[1], end, f"in the last {LAST} evaluations")):
         _draw_scores(axis, found)
-        axis.set_title(f"score {label}, {len(tasks)} task{'s' * (len(tasks) > 1)}", fontsize="small")
+        axis.set_title(f"score {label}, {tasks} task{'s' * (tasks > 1)}", fontsize="small")
         axis.set_xlabel("score: seeds, interquartile mean, its 95 % interval", fontsize="small")
     axes[1].tick_params(labelleft=False)
     _draw_profile(axes[2], end)
@@ -161,12 +162,11 @@ def _returns(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[di
                 }
 
 
-def _methods(results: Results, tasks: list[tuple[str, str, int]]) -> Iterator[dict[str, str]]:
-    """A line a method that has been run on all of these tasks: IQM of the scores, and the probability to beat MLE."""
-    every = {"end": pooled(results, tasks, LAST), "over training": pooled(results, tasks, None)}
-    for method in every["end"]:
-        line = {"method": NAMES[method], "tasks": str(len(tasks)), "seeds": str(len(every["end"][method]))}
-        for label, found in every.items():
+def _methods(pools: dict[str, dict[str, np.ndarray]], tasks: int) -> Iterator[dict[str, str]]:
+    """A line a method that has been run on all of so many tasks: IQM of the scores, and the probability to beat MLE."""
+    for method, end in pools["end"].items():
+        line = {"method": NAMES[method], "tasks": str(tasks), "seeds": str(len(end))}
+        for label, found in pools.items():
             low, high = stratified_ci95(iqm, found[method]) or (np.nan, np.nan)
             better = "" if method == "mle" else f"{probability_of_improvement(found[method], found['mle']):.2f}"
             line |= {f"IQM, {label}": f"{iqm(found[method]):.2f} ({low:.2f} to {high:.2f})",

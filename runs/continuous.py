@@ -52,13 +52,8 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
         (f"last {LAST} evaluations", "pendulum-units", UNITS, LAST, "hidden units of the model"),
     )
     for axis, (title, name, numbers, last, label) in zip(axes, panels, strict=True):
-        places = range(len(numbers))
-        for method in METHODS:
-            values = returns_against(results, f"{name}-{method}", numbers, last)
-            points = {place: values[number] for place, number in zip(places, numbers, strict=True) if number in values}
-            draw_against(axis, places, {NAMES[method]: points}, STYLE)
-        axis.set_xscale("linear")
-        axis.set_xticks(places, [str(number) for number in numbers])
+        curves = {NAMES[method]: returns_against(results, f"{name}-{method}", numbers, last) for method in METHODS}
+        draw_against(axis, numbers, curves, STYLE, even=True)
         axis.set(title=title, xlabel=label, xlim=(-0.3, len(numbers) - 0.7))
     axes[0].set(ylabel="return, mean ± standard error")
     shared_legend(axes)

@@ -9,22 +9,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from typing_extensions import override
 
 from envs.gymnax import GymnaxEnvironment
-from envs.projected import projected
-from mbrl_taskmet.rl.environment import State, Step, Wrapper
-from mbrl_taskmet.runner.plotting import save_both
+from envs.projected import Linear, projected
+from mbrl_taskmet.runner.plotting import STYLES, draw_against, save_both
 from runs.benchmark import DISTRACTORS, ENVIRONMENTS, LAST, STATES
 from runs.experiment import Experiment, main
 from runs.report import Results, returns_against
 from runs.setting import Setting
 
 
-class Seen(Wrapper):
+class Seen(Linear):
     """CartPole beside noise, mixed by a rotation, times the root of a metric whose subspace is `angle` degrees off.
 
     The metric is the projection onto that subspace, and `floor` on everything orthogonal to it.
@@ -34,27 +30,10 @@ class Seen(Wrapper):
 
     def __init__(self) -> None:
         env = projected(GymnaxEnvironment(ENVIRONMENTS["cartpole"]), DISTRACTORS)
-        super().__init__(env)
-        rotation, turned = env.rotation, np.deg2rad(self.angle)  # type: ignore[attr-defined]
+        rotation, turned, root = env.rotation, np.deg2rad(self.angle), np.sqrt(self.floor)
         found = np.cos(turned) * rotation[:, :STATES] + np.sin(turned) * rotation[:, STATES : 2 * STATES]
-        root = np.sqrt(self.floor)
-        self._root = root * np.eye(len(rotation)) + (1 - root) * found @ found.T
+        super().__init__(env, root * np.eye(len(rotation)) + (1 - root) * found @ found.T)
         self.name = f"{env.name}, seen {self.angle:g} degrees off"
-
-    @override
-    def reset(self, key: jax.Array) -> tuple[State, jax.Array]:
-        state, observation = self.env.reset(key)
-        return state, self._times(observation)
-
-    @override
-    def step(self, key: jax.Array, state: State, action: jax.Array) -> tuple[State, Step]:
-        state, step = self.env.step(key, state, action)
-        return state, step._replace(
-            observation=self._times(step.observation), next_observation=self._times(step.next_observation)
-        )
-
-    def _times(self, observation: jax.Array) -> jax.Array:
-        return jnp.matmul(jnp.asarray(self._root, observation.dtype), observation, precision="highest")
 
 
 class Off0(Seen):
@@ -100,15 +79,14 @@ def draw(results: Results, output: Path, logdir: Path) -> None:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()
-    for last, label, style in ((None, "over training", "o-"), (LAST, f"last {LAST} evaluations", "s--")):
-        points = returns_against(results, "off", ANGLES, last)
-        centers, errors = zip(*points.values(), strict=True)
-        axis.errorbar([ANGLES.index(angle) for angle in points], centers, errors, fmt=style, capsize=3, label=label)
-    axis.set_xticks(range(len(ANGLES)), [f"{angle}°" for angle in ANGLES])
-    axis.set_xlabel("angle between the subspace that is seen and the real one")
+    curves = {
+        label: returns_against(results, "off", ANGLES, last)
+        for label, last in (("over training", None), (f"last {LAST} evaluations", LAST))
+    }
+    draw_against(axis, ANGLES, curves, dict(zip(curves, STYLES, strict=False)), even=True)
+    axis.set_xlabel("degrees between the subspace that is seen and the real one")
     axis.set_ylabel("return of true transitions, mean ± standard error")
     axis.set_ylim(0, 510)
-    axis.grid(alpha=0.3)
     axis.legend()
     save_both(figure, output / "subspace.png")
 

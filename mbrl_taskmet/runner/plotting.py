@@ -147,14 +147,20 @@ def draw_against(
     numbers: Sequence[int],
     curves: Mapping[str, Mapping[int, tuple[float, float]]],
     styles: Mapping[str, Mapping[str, Any]],
+    even: bool = False,
 ) -> None:
-    """(mean, error) by number, on a logarithmic axis, of every curve that has points, in the style of its name."""
+    """(mean, error) by number of every curve that has points, in the style of its name.
+
+    The numbers are on a logarithmic axis, or, 0 among them, `even`: as far from each other as in the list.
+    """
+    places = {number: place if even else number for place, number in enumerate(numbers)}
     for name, points in curves.items():
         if points:
             centers, errors = zip(*points.values(), strict=True)
-            axis.errorbar(list(points), centers, errors, capsize=3, label=name, **styles[name])  # no bar where it is NaN
-    axis.set_xscale("log")
-    axis.set_xticks(numbers, [str(number) for number in numbers])
+            where = [places[number] for number in points]
+            axis.errorbar(where, centers, errors, capsize=3, label=name, **styles[name])  # no bar where it is NaN
+    axis.set_xscale("linear" if even else "log")
+    axis.set_xticks(list(places.values()), [str(number) for number in numbers])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
 

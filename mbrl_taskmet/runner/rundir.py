@@ -29,10 +29,10 @@ def free_directory(name: str | None, logdir: str | None, parts: list[str], given
     Raises:
         ConfigError: `name` is taken or cannot be a name.
     """
-    settings = [f"{key.replace('_', '-')}-{value}" for key, value in sorted(given.items())]
-    made = "_".join(parts + settings).replace("/", "-").replace(":", "-").replace(" ", "")
-    if len(made) > LONGEST:
-        made = made[:LONGEST].rpartition("_")[0]  # whole settings; `config.json` has all
+    named = parts + [f"{key.replace('_', '-')}-{value}" for key, value in sorted(given.items())]
+    while len("_".join(named)) > LONGEST and len(named) > len(parts):
+        named.pop()  # `config.json` has all
+    made = "_".join(named).replace("/", "-").replace(":", "-").replace(" ", "")[:LONGEST]
     directory = Path(logdir or "runs/logs") / (name or made)
     try:
         if name and directory.exists() and (began(directory) or not (directory / "config.json").is_file()):

@@ -41,7 +41,7 @@ def test_a_part_that_fails_or_hangs_leaves_the_others_what_they_found(tmp_path: 
             [sys.executable, "-c", programs[arguments[1]], *arguments[2:]], stdout=accelerator.subprocess.PIPE, text=True
         )
 
-    monkeypatch.setattr(accelerator, "commands", lambda name, _: [[[name]]])
+    monkeypatch.setattr(accelerator, "commands", lambda name, _, logs: [[[name, str(logs)]]])
     monkeypatch.setattr(accelerator, "_python", started)
     device = {"device": {"kind": "A card", "platform": "gpu"}}
     accelerator._measure(list(programs), device, time.monotonic() + 4, tmp_path, rehearse=False)
@@ -67,6 +67,9 @@ def test_what_an_earlier_call_measured_stays(tmp_path: Path, monkeypatch: pytest
     assert [part["found"][0]["steps per second"] for part in parts.values()] == [100.0, 200.0]
     assert (tmp_path / "throughput.png").exists()
     with pytest.raises(ConfigError, match="has results of A card; give another --output"):
+        accelerator._measure(["tables"], {"device": {"kind": "B", "platform": "gpu"}}, time.monotonic() + 9, tmp_path, False)
+    (tmp_path / "accelerator.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"accelerator\.json is damaged"):
         accelerator._measure(["tables"], {"device": {"kind": "B", "platform": "gpu"}}, time.monotonic() + 9, tmp_path, False)
 
 

@@ -18,7 +18,7 @@ from agents.command import parse
 from mbrl_taskmet.runner.agent_record import summarize
 from mbrl_taskmet.runner.command import cores
 from mbrl_taskmet.runner.records import Layout, Recorder, read_rows, rows_until, write_json
-from mbrl_taskmet.runner.rundir import to_json
+from mbrl_taskmet.runner.rundir import free_directory, to_json
 from mbrl_taskmet.runner.statistics import ci95, iqm
 from mbrl_taskmet.runner.versions import environment
 
@@ -232,3 +232,11 @@ def test_only_the_cores_that_the_process_may_use_are_counted(monkeypatch: pytest
     assert cores() == 1
     monkeypatch.delattr(os, "sched_getaffinity")
     assert cores() == os.cpu_count()
+
+
+def test_a_made_name_ends_with_a_whole_setting(tmp_path: Path) -> None:
+    given = {f"setting_{number}": 10**number for number in range(12)}
+    name = free_directory(None, str(tmp_path), ["cartpole", "d0"], given).name
+    assert 130 < len(name) <= 150 and name.startswith("cartpole_d0_") and name.split("_")[-1].startswith("setting-")
+    assert name.split("_")[-1] in {f"setting-{number}-{10**number}" for number in range(12)}
+    assert len(free_directory(None, str(tmp_path), ["x" * 200], given).name) == 150
